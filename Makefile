@@ -1,0 +1,40 @@
+# On a fresh machine (Python >= 3.11 and make): `make demo` runs the whole road, `make test` runs the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+
+.PHONY: help demo test check format bench env clean
+
+help:            ## show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
+
+demo: env        ## meshes -> shards -> four models -> objects made of parts -> scores -> report.html
+	$(BIN)/unipart demo
+
+test: env        ## unit, contract and integration tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
+
+check: env       ## formatting, lint, types, import contracts, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: env      ## rewrite the sources as `check` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: env       ## each hot path against its reference (see docs/benchmarks.md)
+	$(BIN)/python -m benchmarks
+
+env: .venv/.installed  ## create .venv from constraints.txt, development tools included
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("UniPart needs Python >= 3.11, this is " + sys.version.split()[0] + "; give another with make PYTHON=python3.x") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:           ## remove the environment and the demo's output
+	rm -rf .venv demo build dist *.egg-info

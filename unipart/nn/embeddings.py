@@ -1,0 +1,56 @@
+"""Fourier features of positions and the sinusoidal embedding of time."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class FourierEmbedding(nn.Module):
+    """[x, sin(2^k x), cos(2^k x)], coordinate-major, the input kept: 3 -> 3 + 6 * num_freqs channels."""
+
+    frequencies: Tensor
+
+    def __init__(self, num_freqs: int = 8, include_pi: bool = False) -> None:
+        super().__init__()
+        frequencies = 2.0 ** torch.arange(num_freqs, dtype=torch.float32)
+        self.register_buffer("frequencies", frequencies * math.pi if include_pi else frequencies, persistent=False)
+        self.out_channels = 3 + 6 * num_freqs
+
+    def forward(self, x: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B E"]:
+        """Returns the features in the dtype of x."""
+        angles = (x[..., None] * self.frequencies.to(x.dtype)).flatten(-2)
+        return torch.cat([x, angles.sin(), angles.cos()], dim=-1)
+
+
+def time_sinusoid(
+    t: Float[Tensor, " B"], width: int, max_period: float = 10_000.0
+) -> Float[Tensor, "B D"]:
+    """Returns [sin | cos] of t at width/2 geometric frequencies from 1 to 1/max_period, float32."""
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=t.device) / half
+    angles = t.float()[:, None] * torch.exp(-math.log(max_period) * steps)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoid, Linear, GELU, Linear: one time token [B D].
+
+    Args:
+        width: D.
+        scale: factor on t before the sinusoid; 1 reproduces Hunyuan3D-2.1, larger values resolve t better from scratch.
+    """
+
+    def __init__(self, width: int, scale: float = 1.0, ratio: int = 4) -> None:
+        super().__init__()
+        self.width = width
+        self.scale = scale
+        self.fc1 = nn.Linear(width, ratio * width)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(ratio * width, width)
+
+    def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B D"]:
+        """Embeds times t [B] in [0, 1]."""
+        sinusoid = time_sinusoid(t * self.scale, self.width).to(self.fc1.weight.dtype)
+        return self.fc2(self.act(self.fc1(sinusoid)))
