@@ -22,12 +22,14 @@ CATALOG_COLUMNS = {
     "asset_id": "string",
     "source": "string",
     "uri": "string",
+    "location": "string",
     "sha256": "string",
     "licence": "string",
     "bytes": "int64",
     "split": "string",
 }
-"""A1: a row per asset found. `asset_id` is the first 20 hex digits of the sha256 of the asset's content."""
+"""A1: a row per asset found. `asset_id` is the first 20 hex digits of the sha256 of the asset's content; `uri` names it within its
+source, `location` is where this run reads it (it goes into no artefact, so a moved folder gives the same bytes)."""
 
 LEDGER_COLUMNS = {
     "asset_id": "string",
@@ -177,8 +179,8 @@ class Bundle:
         labels: [L] int16 part id per latent.
         masks: [N L] bool.
         image: the prepared condition image [H W 3] uint8, or None.
-        info: JSON: seed, guidance, steps, checkpoint digests, image_encoder, timings {step: seconds}, fall_backs [text], warnings [text],
-            and where known sample_id (ground truth in the shards).
+        info: JSON: seed, guidance, steps, checkpoint digests, image_encoder, timings {step: seconds}, fall_backs [text],
+            warnings [text], and where known sample_id (ground truth in the shards).
     """
 
     object_id: str

@@ -42,9 +42,7 @@ class CrossAttention(nn.Module):
     `keys_values` depends on the context alone, so a sampler computes it once for all steps.
     """
 
-    def __init__(
-        self, width: int, context_width: int, num_heads: int, qk_norm: QkNorm = "layer", qkv_bias: bool = False
-    ) -> None:
+    def __init__(self, width: int, context_width: int, num_heads: int, qk_norm: QkNorm = "layer", qkv_bias: bool = False) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.q = nn.Linear(width, width, bias=qkv_bias)

@@ -41,9 +41,7 @@ class SelfBlock(nn.Module):
 class CrossBlock(nn.Module):
     """x + attention(norm x, norm context), then x + mlp(norm x)."""
 
-    def __init__(
-        self, width: int, context_width: int, num_heads: int, qk_norm: QkNorm = "layer", mlp_ratio: int = 4
-    ) -> None:
+    def __init__(self, width: int, context_width: int, num_heads: int, qk_norm: QkNorm = "layer", mlp_ratio: int = 4) -> None:
         super().__init__()
         self.norm_query = nn.LayerNorm(width, eps=EPS)
         self.norm_context = nn.LayerNorm(context_width, eps=EPS)

@@ -24,9 +24,7 @@ class FourierEmbedding(nn.Module):
         return torch.cat([x, angles.sin(), angles.cos()], dim=-1)
 
 
-def time_sinusoid(
-    t: Float[Tensor, " B"], width: int, max_period: float = 10_000.0
-) -> Float[Tensor, "B D"]:
+def time_sinusoid(t: Float[Tensor, " B"], width: int, max_period: float = 10_000.0) -> Float[Tensor, "B D"]:
     """Returns [sin | cos] of t at width/2 geometric frequencies from 1 to 1/max_period, float32."""
     half = width // 2
     steps = torch.arange(half, dtype=torch.float32, device=t.device) / half

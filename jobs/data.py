@@ -1,0 +1,248 @@
+"""``unipart data``: plan, run, status and inspect the curation of meshes into a dataset."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from unipart.errors import UserError
+
+_DESCRIPTION = (
+    "Curate meshes into shards that training reads. Sources are folders, mesh files or procedural:count=N,seed=S,kinds=a+b."
+)
+_EXAMPLES = """examples:
+  unipart data plan models/                                      what would be done
+  unipart data run models/ --out dataset                         run it; the same command again resumes
+  unipart data run procedural:count=64 --out dataset --size tiny a small dataset without any file
+  unipart data run models/ --out dataset --limit 100 --render.size 256 --seed 1
+  unipart data run models/ --out dataset --retry failed --limits.seconds 1800
+  unipart data status dataset --json                             every asset with its state and reason
+  unipart data inspect dataset                                   what the shards hold
+"""
+_TOO_MUCH_BAD_DATA = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs ``unipart data ...``.
+
+    Args:
+        argv: arguments after ``unipart data``; None for those of the process.
+
+    Returns:
+        0, or 1 when less was kept than ``--min-kept``.
+
+    Raises:
+        UserError: wrong usage.
+    """
+    parser = _parser()
+    known, rest = parser.parse_known_args(argv)
+    if rest and known.command not in ("run", "plan"):
+        parser.error(f"unrecognised arguments: {' '.join(rest)}")
+    return {"plan": _plan, "run": _run, "status": _status, "inspect": _inspect}[known.command](known, rest)
+
+
+def _parser() -> argparse.ArgumentParser:
+    shape: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": _EXAMPLES}
+    parser = argparse.ArgumentParser("unipart data", description=_DESCRIPTION, **shape)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="plan | run | status | inspect")
+    plan = commands.add_parser("plan", help="print the stages and what there is to do", description=_DESCRIPTION, **shape)
+    run = commands.add_parser("run", help="curate; resumes by default", description=_DESCRIPTION, **shape)
+    status = commands.add_parser("status", help="kept, rejected, failed, and why", **shape)
+    inspect = commands.add_parser("inspect", help="what the shards hold", **shape)
+    for command in (plan, run):
+        command.add_argument("sources", nargs="+", metavar="SOURCE")
+        command.add_argument("--out", required=command is run, metavar="DIR", help="dataset folder or s3:// address")
+        command.add_argument("--size", default="base", help="preset: base (the paper's scale) or tiny")
+        command.add_argument("--config", metavar="FILE", help="JSON file with a whole config, in place of the preset")
+        command.add_argument("--limit", type=_positive, metavar="N", help="only N assets, spread over the sources")
+        command.add_argument("--retry", choices=("failed", "rejected"), help="do these assets again")
+    run.add_argument("--cpus", type=_positive, metavar="N", help="CPUs to use here (default: all)")
+    run.add_argument("--address", default="local", help="Ray cluster to join: auto, HOST:PORT or ray://... (default: run here)")
+    for command in (run, status):
+        command.add_argument(
+            "--min-kept", type=_fraction, default=0.0, metavar="F", help="exit with 1 below this kept fraction, or if none"
+        )
+    for command in (status, inspect):
+        command.add_argument("dataset", metavar="DIR")
+    inspect.add_argument("sample", nargs="?", help="an asset id, to see its arrays")
+    for command in (plan, run, status, inspect):
+        command.add_argument("--json", action="store_true", help="results as JSON on standard output")
+    return parser
+
+
+def _plan(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from pipelines.plan import build_plan
+    from pipelines.runner import find_pending
+    from pipelines.sources.catalog import build_catalog
+    from unipart import storage
+
+    config = _config(arguments, rest)
+    plan = build_plan(config)
+    catalog = build_catalog(arguments.sources, arguments.limit)
+    out = storage.resolve(arguments.out) if arguments.out else None
+    pending = None if out is None else find_pending(out, plan, [{**asset, "split": ""} for asset in catalog], arguments.retry)
+    result = {
+        "config_digest": config.digest(),
+        "plan_digest": plan.digest,
+        "stages": plan.describe(),
+        "assets": len(catalog),
+        "bytes": sum(asset["bytes"] for asset in catalog),
+        "to_do": len(catalog) if pending is None else len(pending),
+    }
+    if arguments.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    for stage in result["stages"]:
+        kept = "  (kept between runs)" if stage["cached"] else ""
+        print(f"{stage['stage']:<8} {stage['digest']}  {', '.join(stage['reads'])} -> {', '.join(stage['writes'])}{kept}")
+    print(f"{result['assets']} assets, {result['bytes'] / 2**20:.1f} MiB, {result['to_do']} to do")
+    return 0
+
+
+def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from pipelines.runner import RunOptions, run
+
+    config = _config(arguments, rest)
+    options = RunOptions(arguments.limit, arguments.retry, arguments.cpus, arguments.address)
+    result = run(arguments.sources, arguments.out, config, options, _show_progress)
+    _say(f"{result.num_processed} assets processed, {len(result.rows) - result.num_processed} were settled before")
+    return _report(result.rows, arguments)
+
+
+def _status(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from pipelines.runner import read_status
+
+    return _report(read_status(arguments.dataset), arguments)
+
+
+def _inspect(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from unipart.data.shards import ShardIndex, read_manifest
+    from unipart.data.splits import SPLITS
+
+    manifest = read_manifest(arguments.dataset)
+    if arguments.sample is None:
+        shards = [{"name": shard.name, "samples": shard.num_samples, "bytes": shard.bytes} for shard in manifest.shards]
+        result: dict[str, Any] = {"counts": manifest.counts, "config_digest": manifest.config_digest, "shards": shards}
+    else:
+        found = [
+            (index, index.number_of(arguments.sample))
+            for index in (ShardIndex.open(arguments.dataset, split) for split in SPLITS)
+            if arguments.sample in index.sample_ids
+        ]
+        if not found:
+            raise UserError(
+                f"{arguments.dataset} has no sample '{arguments.sample}'", "see `unipart data status DIR --json` for the ids"
+            )
+        sample = found[0][0].read(found[0][1])
+        result = {"meta": sample.meta, "arrays": _shapes(sample), "views": [list(view.rgba.shape) for view in sample.views]}
+    print(json.dumps(result, indent=1))
+    return 0
+
+
+def _config(arguments: argparse.Namespace, rest: Sequence[str]) -> Any:
+    """Returns preset < file < flags, and says what differs from the preset."""
+    from pipelines.plan import CurationConfig
+    from pipelines.presets import preset
+
+    start = CurationConfig.load(arguments.config) if arguments.config else preset(arguments.size)
+    config = start.replace(**_field_flags(rest))
+    for name, (value, before) in config.diff(start).items():
+        _say(f"{name} = {value} (was {before})")
+    return config
+
+
+def _field_flags(rest: Sequence[str]) -> dict[str, Any]:
+    """Reads ``--a.b value`` and ``--a.b=value``; values are JSON, or text where they are not."""
+    changes: dict[str, Any] = {}
+    words = iter(rest)
+    for word in words:
+        name, equals, text = word.removeprefix("--").partition("=")
+        value = text if equals else next(words, None)
+        if not word.startswith("--") or value is None:
+            raise UserError(f"'{word}' is no option with a value", "write --render.size 256; see `unipart data run --help`")
+        try:
+            changes[name.replace("-", "_").replace(".", "__")] = json.loads(value)
+        except json.JSONDecodeError:
+            changes[name.replace("-", "_").replace(".", "__")] = value
+    return changes
+
+
+def _report(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> int:
+    from pipelines.ledger import count_states
+
+    counts = count_states(rows)
+    kept_fraction = counts["kept"] / counts["in"] if counts["in"] else 0.0
+    reasons = Counter(f"{row['state']}: {row['reason']}" for row in rows if row["reason"])
+    if arguments.json:
+        names = (
+            "uri",
+            "asset_id",
+            "source",
+            "licence",
+            "split",
+            "state",
+            "stage",
+            "reason",
+            "message",
+            "num_parts",
+            "seconds",
+            "peak_rss_mb",
+        )
+        assets = [{name: row[name] for name in names} for row in rows]
+        print(json.dumps({**counts, "reasons": dict(reasons.most_common()), "assets": assets}, indent=1))
+    else:
+        pending = f" + {counts['pending']} pending" if "pending" in counts else ""
+        print(f"in {counts['in']} = kept {counts['kept']} + rejected {counts['rejected']} + failed {counts['failed']}{pending}")
+        for reason, count in reasons.most_common():
+            print(f"  {count:6d}  {reason}")
+    if counts["kept"] == 0 or kept_fraction < arguments.min_kept:
+        _say(f"too much bad data: {kept_fraction:.1%} kept, wanted at least {max(arguments.min_kept, 1e-9):.1%}")
+        return _TOO_MUCH_BAD_DATA
+    return 0
+
+
+def _shapes(sample: Any) -> dict[str, list[int]]:
+    from unipart.data.codec import encode_sample, unpack_arrays
+
+    members = encode_sample(sample)
+    return {
+        f"{member.removesuffix('.npz')}.{name}": list(array.shape)
+        for member, data in members.items()
+        if member.endswith(".npz")
+        for name, array in unpack_arrays(data).items()
+    }
+
+
+def _show_progress(progress: Any) -> None:
+    rate = progress.done / max(progress.seconds, 1e-9)
+    left = round(progress.seconds_left)
+    counts = "  ".join(f"{state} {count}" for state, count in progress.counts.items())
+    _say(f"{progress.done}/{progress.total}  {counts}  {rate:.2f}/s  {left // 60}:{left % 60:02d} left")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("must lie between 0 and 1")
+    return value
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)

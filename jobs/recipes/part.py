@@ -1,0 +1,64 @@
+"""Recipes of the part model: whole latents, part latents and image -> the part in both spaces (paper section 3.3)."""
+
+from jobs.recipes import whole
+from jobs.recipes.sizes import Tier
+from jobs.training.config import OptimizerConfig, PartTrainConfig
+from unipart.models.part_dit import PartDiTConfig
+
+
+def model(tier: Tier) -> PartDiTConfig:
+    """Returns the part model's sizes in a tier: those of the whole model."""
+    return PartDiTConfig(**whole.model(tier).model_dump())
+
+
+def ci(tier: Tier) -> PartTrainConfig:
+    """A few steps on a CPU: tests."""
+    return PartTrainConfig(
+        recipe="part ci",
+        steps=20,
+        batch_size=4,
+        precision="fp32",
+        log_every=5,
+        checkpoint_every=10,
+        validate_every=20,
+        validation_batches=1,
+        loader_workers=0,
+        cache_samples=True,
+        cache_latents=True,
+        optimizer=OptimizerConfig(lr=1e-3, ema_decay=0.0),
+        model=model(tier),
+    )
+
+
+def tiny(tier: Tier) -> PartTrainConfig:
+    """Under two minutes on two CPU cores: the demo. It starts from the whole model, because so short a run cannot start from noise."""
+    return ci(tier).replace(
+        recipe="part tiny",
+        steps=500,
+        batch_size=12,
+        log_every=10,
+        checkpoint_every=250,
+        validate_every=250,
+        optimizer__decay_fraction=0.5,
+        optimizer__ema_decay=0.98,
+        whole_fraction=0.1,
+        init_from_whole=True,
+    )
+
+
+def large(tier: Tier) -> PartTrainConfig:
+    """From scratch on GPUs (model.md section 5.5)."""
+    return PartTrainConfig(
+        recipe=f"part {tier.name}",
+        steps=200_000,
+        optimizer=OptimizerConfig(lr=1e-4),
+        model=model(tier),
+    )
+
+
+def paper(tier: Tier) -> PartTrainConfig:
+    """Fine-tuning at the paper's size: 1e-5 for what is imported, 5e-5 for the new modules."""
+    new = {"latent_conditioner": 5.0, "attention2_2": 5.0, "norm2_2": 5.0, "space_embedding": 10.0}
+    return large(tier).replace(
+        optimizer__lr=1e-5, optimizer__lr_factors=new, time_shift=0.125, model__t_scale=1.0, accumulate=8
+    )

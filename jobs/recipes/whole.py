@@ -1,0 +1,84 @@
+"""Recipes of the whole model: image -> latents of the object (paper section 3.2)."""
+
+from jobs.recipes.sizes import Tier
+from jobs.training.config import OptimizerConfig, WholeTrainConfig
+from unipart.models.image_encoder import ImageEncoderConfig
+from unipart.models.whole_dit import WholeDiTConfig
+
+T_SCALE = 1000.0
+"""Resolves time when training from scratch; imported weights need 1."""
+
+
+def model(tier: Tier) -> WholeDiTConfig:
+    """Returns the whole model's sizes in a tier."""
+    return WholeDiTConfig(
+        latent_width=tier.latent_width,
+        hidden=tier.hidden,
+        depth=tier.depth,
+        num_heads=tier.heads,
+        context_width=tier.image_width,
+        moe_layers=tier.moe_layers,
+        num_experts=tier.num_experts,
+        t_scale=T_SCALE,
+    )
+
+
+def image_encoder(tier: Tier) -> ImageEncoderConfig:
+    """Returns the image encoder's sizes in a tier."""
+    return ImageEncoderConfig(
+        kind=tier.image_kind,
+        size=tier.image_size,
+        width=tier.image_width,
+        layers=tier.image_layers,
+        num_heads=tier.image_heads,
+    )
+
+
+def ci(tier: Tier) -> WholeTrainConfig:
+    """A few steps on a CPU: tests."""
+    return WholeTrainConfig(
+        recipe="whole ci",
+        steps=20,
+        batch_size=4,
+        precision="fp32",
+        log_every=5,
+        checkpoint_every=10,
+        validate_every=20,
+        validation_batches=1,
+        loader_workers=0,
+        cache_samples=True,
+        cache_latents=True,
+        optimizer=OptimizerConfig(lr=1e-3, ema_decay=0.0),
+        model=model(tier),
+        image_encoder=image_encoder(tier),
+    )
+
+
+def tiny(tier: Tier) -> WholeTrainConfig:
+    """Under two minutes on two CPU cores: the demo."""
+    return ci(tier).replace(
+        recipe="whole tiny",
+        steps=800,
+        batch_size=16,
+        log_every=10,
+        checkpoint_every=250,
+        validate_every=400,
+        optimizer__decay_fraction=0.5,
+        optimizer__ema_decay=0.98,
+    )
+
+
+def large(tier: Tier) -> WholeTrainConfig:
+    """From scratch on GPUs (model.md section 5.5)."""
+    return WholeTrainConfig(
+        recipe=f"whole {tier.name}",
+        steps=100_000,
+        optimizer=OptimizerConfig(lr=1e-4),
+        model=model(tier),
+        image_encoder=image_encoder(tier),
+    )
+
+
+def paper(tier: Tier) -> WholeTrainConfig:
+    """Fine-tuning at the paper's size; long latent sets want more noise (shift 0.125)."""
+    return large(tier).replace(optimizer__lr=1e-5, time_shift=0.125, model__t_scale=1.0, accumulate=8)

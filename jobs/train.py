@@ -1,0 +1,139 @@
+"""``unipart train``: one of the four models, from shards and the models before it."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.options import Parser, apply_fields, split_config_flags
+from jobs.recipes import find_recipe, recipe_names
+from jobs.tracking import HistoryFollower, Tracker
+from jobs.training.config import KINDS, AnyTrainConfig
+from jobs.training.launch import Job, describe_size, facts, make_job, run_here, run_on_ray
+from jobs.training.loop import HISTORY
+from jobs.training.state import Progress, latest_checkpoint, read_progress
+from unipart.data.shards import ShardIndex
+from unipart.errors import UserError
+from unipart.models.pretrained import weights_digest
+
+
+def train(
+    job: Job, config: AnyTrainConfig, recipe: AnyTrainConfig, workers: int = 1, gpus: float = 0.0, tracking: str | None = None
+) -> Progress:
+    """Runs a training with progress on stderr and an MLflow run beside it.
+
+    Args:
+        job: from `make_job`.
+        config: what is trained.
+        recipe: what the config was derived from; the difference becomes tags.
+        workers: Ray Train workers; 0 trains in this process, without Ray.
+        gpus: GPUs a worker.
+        tracking: MLflow URI, "off", or None for SQLite beside the run.
+    """
+    folder = Path(job.folder)
+    newest = latest_checkpoint(folder)
+    if newest is not None:
+        before = read_progress(newest)
+        if before.finished and before.step >= config.steps:
+            print(f"{folder}: already trained, {before.step} steps", file=sys.stderr)
+            return before
+        print(f"{folder}: continuing from step {before.step}", file=sys.stderr)
+    known = facts(job)
+    tags = {"unipart.kind": job.kind, "unipart.recipe": config.recipe, "unipart.data": known["data"], "unipart.dataset": job.data}
+    tags |= {f"unipart.parent.{kind}": digest for kind, digest in known["lineage"].items()}
+    tags |= {f"unipart.changed.{name}": f"{ours} (recipe: {theirs})" for name, (ours, theirs) in config.diff(recipe).items()}
+    tracker = Tracker(folder, tracking, name=f"{job.kind} {folder.parent.name}", tags=tags)
+    tracker.params({"kind": job.kind, **config.flat()})
+    status = "FAILED"
+    try:
+        with HistoryFollower(folder / HISTORY, tracker, lambda row: _tell(job.kind, row, config.steps)):
+            progress = run_here(job) if workers == 0 else run_on_ray(job, workers, gpus)
+        newest = latest_checkpoint(folder)
+        if newest is not None:
+            tracker.tags({"unipart.checkpoint": str(newest), "unipart.weights": weights_digest(newest)})
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
+    return progress
+
+
+def _tell(kind: str, row: dict[str, float], steps: int) -> None:
+    figures = [f"{name} {row[name]:.4g}" for name in ("loss", "samples_per_second", "val/loss", "z_scale") if name in row]
+    print(f"  {kind} step {int(row['step'])}/{steps}  {'  '.join(figures)}", file=sys.stderr)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry point of ``unipart train``."""
+    parser = _parser()
+    own, fields = split_config_flags(arguments, parser)
+    options = parser.parse_args(own)
+    recipe = find_recipe(options.kind, options.recipe, options.size)
+    config = recipe if options.config is None else _merge(recipe, Path(options.config))
+    config = apply_fields(config, fields, parser.flags)
+    if options.dry_run:
+        print(json.dumps(config.model_dump(mode="json"), indent=2))
+        return 0
+    if options.data is None:
+        raise UserError("--data is missing", "give the folder that `unipart data run` wrote")
+    folder = Path(options.out or f"runs/{options.kind}")
+    models = Path(options.models) if options.models else folder.parent
+    job = make_job(config, options.data, folder, models, options.image_weights, options.device)
+    for name, (ours, theirs) in config.diff(recipe).items():
+        print(f"{name}: {ours} (recipe: {theirs})", file=sys.stderr)
+    print(f"{config.recipe}: {describe_size(config, len(ShardIndex.open(job.data, 'train')))}", file=sys.stderr)
+    train(job, config, recipe, options.workers, options.gpus, options.tracking)
+    print(latest_checkpoint(folder))
+    return 0
+
+
+def _merge(recipe: AnyTrainConfig, path: Path) -> AnyTrainConfig:
+    """Puts a JSON file's fields, nested or dotted, over the recipe."""
+    if not path.is_file():
+        raise UserError(f"config file {path} does not exist", "give the path of a JSON file")
+    try:
+        values = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"config file {path} is not JSON: {error}", "correct the file") from None
+    return type(recipe).parse(_over(recipe.model_dump(mode="json"), values), source=str(path))
+
+
+def _over(base: dict[str, object], values: dict[str, object]) -> dict[str, object]:
+    merged = dict(base)
+    for name, value in values.items():
+        head, _, rest = name.partition(".")
+        value = {rest: value} if rest else value
+        below = merged.get(head)
+        merged[head] = _over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "train",
+        "Train a model. Every field of the recipe is a flag: --steps 300 --model.width 96 --optimizer.lr 1e-3.",
+        [
+            "unipart train vae tiny --data shards --out models/vae",
+            "unipart train whole tiny --data shards --out models/whole     (needs models/vae)",
+            "unipart train part jobs.recipes.ablations:without_ncs --size small --data shards --out ablation/part --models models",
+            "unipart train vae base --dry-run                              (prints the whole config)",
+        ],
+    )
+    parser.add_argument("kind", choices=KINDS, help="which model")
+    parser.add_argument(
+        "recipe", nargs="?", default="tiny", help=f"{', '.join(recipe_names())}, or package.module:function (default: tiny)"
+    )
+    parser.add_argument("--data", metavar="DIR", help="the shards: a folder or s3:// address")
+    parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/KIND); run again to continue")
+    parser.add_argument("--models", metavar="DIR", help="folder with the models it builds on (default: the folder of --out)")
+    parser.add_argument("--config", metavar="FILE", help="JSON with fields to change")
+    parser.add_argument("--size", default="tiny", help="size given to an addressed recipe (default: tiny)")
+    parser.add_argument("--image-weights", metavar="DIR", help="folder of released DINOv2 weights")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
+    parser.add_argument("--workers", type=int, default=1, help="Ray Train workers; 0 trains in this process (default: 1)")
+    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs a worker (default: 0)")
+    parser.add_argument("--tracking", metavar="URI", help="MLflow URI or 'off' (default: sqlite beside the run)")
+    parser.add_argument("--dry-run", action="store_true", help="print the config and stop")
+    return parser

@@ -1,0 +1,137 @@
+"""What a training run is: optimiser, data draws and rhythm. A recipe returns one of the four complete configs below."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from jobs.training.segmentation_rounds import SegmentationRoundsConfig
+from unipart.config import Config
+from unipart.models.anchor_decoder import AnchorDecoderConfig
+from unipart.models.geom_seg_vae import GeomSegVAEConfig
+from unipart.models.image_encoder import ImageEncoderConfig
+from unipart.models.part_dit import PartDiTConfig
+from unipart.models.whole_dit import WholeDiTConfig
+from unipart.sampling.schedule import TimeSampling
+
+Kind = Literal["vae", "anchor", "whole", "part"]
+KINDS: tuple[Kind, ...] = ("vae", "anchor", "whole", "part")
+
+
+class OptimizerConfig(Config):
+    """AdamW with warm-up and a cosine end; weight decay on matrices only."""
+
+    lr: float = 1e-4
+    """Peak learning rate."""
+    lr_factors: dict[str, float] = Field(default_factory=dict)
+    """Factor on the rate of parameters whose name contains the key, e.g. {"seg_decoder": 10}."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    """Largest gradient norm."""
+    warmup_steps: int = 1000
+    decay_fraction: float = 0.2
+    """Part of the run, at its end, over which the rate falls to `final_factor` along a cosine."""
+    final_factor: float = 0.01
+    ema_decay: float = 0.9999
+    """Decay of the averaged weights that the checkpoint publishes; 0 publishes the raw ones."""
+
+
+class TrainConfig(Config):
+    """What all four trainings share."""
+
+    recipe: str
+    """Name of the recipe that made this config."""
+    steps: int
+    """Optimiser steps of the whole run."""
+    batch_size: int = 32
+    """Objects a step, over all workers and accumulated micro-batches."""
+    accumulate: int = 1
+    """Micro-batches a step."""
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Compute type of the forward pass; weights and optimiser state stay fp32."""
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    validate_every: int = 2000
+    validation_batches: int = 4
+    loader_workers: int = 4
+    """Loader processes a training worker."""
+    cache_samples: bool = False
+    """Keep decoded samples in memory: for sets of a few hundred objects."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class VaeTrainConfig(TrainConfig):
+    """Geom-Seg VAE: reconstruction + segmentation + KL."""
+
+    kind: Literal["vae"] = "vae"
+    model: GeomSegVAEConfig
+    segmentation: SegmentationRoundsConfig = SegmentationRoundsConfig()
+    segmentation_weight: float = 1.0
+    """Weight of L_seg beside L_recon."""
+    kl_weight: float = 1e-3
+    queries: tuple[int, int, int] = (4096, 4096, 4096)
+    """Volume, near-surface and sharp-edge queries an object and step."""
+    part_fraction: float = 0.2
+    """Share of the batch that is a single part, half in its NCS and half in GCS, with label 0."""
+    unlabelled_fraction: float = 0.1
+    """Share of the batch that is a whole object without labels."""
+    scale_samples: int = 2048
+    """Objects over which z_scale = 1/std of the latents is measured after the last step."""
+
+
+class AnchorTrainConfig(TrainConfig):
+    """Anchor decoder on the latents of a frozen VAE."""
+
+    kind: Literal["anchor"] = "anchor"
+    model: AnchorDecoderConfig
+    latent_noise: float = 0.05
+    """Standard deviation of noise on the latents, so that generated ones are decoded too."""
+    cache_latents: bool = False
+    """Encode each object once and keep its posterior in memory."""
+
+
+class WholeTrainConfig(TrainConfig):
+    """Whole model: image -> latents of the object."""
+
+    kind: Literal["whole"] = "whole"
+    model: WholeDiTConfig
+    image_encoder: ImageEncoderConfig
+    time_sampling: TimeSampling = "logit_normal"
+    time_shift: float = 1.0
+    drop: float = 0.1
+    """Probability that a sample is trained without its conditions."""
+    balance_weight: float = 0.01
+    """Weight of the experts' balance loss."""
+    cache_latents: bool = False
+
+
+class PartTrainConfig(TrainConfig):
+    """Part model: image, whole latents and part latents -> the part's dual latent."""
+
+    kind: Literal["part"] = "part"
+    model: PartDiTConfig
+    time_sampling: TimeSampling = "logit_normal"
+    time_shift: float = 1.0
+    drop: float = 0.1
+    balance_weight: float = 0.01
+    whole_fraction: float = 0.2
+    """Share of the batch where the part is the whole object (X_i = Z_0, NCS = GCS)."""
+    mask_jitter: float = 0.05
+    """Share of X_i's latents that is dropped, and of neighbours that is added."""
+    latent_noise: float = 0.3
+    """Largest level of noise mixed into Z_0, with probability one half."""
+    init_from_whole: bool = False
+    """Start from the whole model's weights; the paper starts both from Hunyuan3D-2.1."""
+    cache_latents: bool = False
+
+
+AnyTrainConfig = VaeTrainConfig | AnchorTrainConfig | WholeTrainConfig | PartTrainConfig
+CONFIGS: dict[Kind, type[AnyTrainConfig]] = {
+    "vae": VaeTrainConfig,
+    "anchor": AnchorTrainConfig,
+    "whole": WholeTrainConfig,
+    "part": PartTrainConfig,
+}

@@ -1,0 +1,237 @@
+"""The four objectives: a batch goes in, named losses come out. The paper's section 3, in code.
+
+Each owns the module that is trained and the frozen ones it builds on; none knows of steps, ranks or clusters.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+from torch.nn.functional import smooth_l1_loss
+
+from jobs.training.config import AnchorTrainConfig, AnyTrainConfig, PartTrainConfig, VaeTrainConfig, WholeTrainConfig
+from jobs.training.frozen import FrozenEncoder, load_frozen, seeded
+from jobs.training.loop import Batch, Place
+from jobs.training.segmentation_rounds import segmentation_rounds
+from unipart.inference.checkpoints import IMAGE_ENCODER, load_image_encoder
+from unipart.losses.flow import flow_loss
+from unipart.losses.kl import kl_loss
+from unipart.losses.reconstruction import reconstruction_loss
+from unipart.models.anchor_decoder import AnchorDecoder
+from unipart.models.geom_seg_vae import GeomSegVAE, label_values
+from unipart.models.image_encoder import build_image_encoder
+from unipart.models.part_dit import DualLatents, PartDiT
+from unipart.models.pretrained import save_pretrained
+from unipart.models.whole_dit import WholeDiT
+from unipart.rng import derive_seed
+from unipart.sampling.guidance import draw_dropped
+from unipart.sampling.path import interpolate, true_velocity
+from unipart.sampling.schedule import sample_times
+
+
+class VaeObjective:
+    """Eq. 1: L_recon + weight * L_seg + lambda_kl * L_kl."""
+
+    def __init__(self, config: VaeTrainConfig, place: Place) -> None:
+        self.config = config
+        self.trained = self.vae = seeded(lambda: GeomSegVAE(config.model), config.seed).to(place.device)
+
+    def losses(self, batch: Batch, draw: Generator) -> dict[str, Tensor]:
+        """Returns loss, recon, kl and, for labelled objects, the terms of L_seg."""
+        vae, config = self.vae, self.config
+        labels, num_parts = batch["labels"], batch["num_parts"]
+        values = label_values(labels, num_parts, config.model.label_encoding, draw)
+        encoding = vae.encode(batch["points"], batch["normals"], values, draw)
+        z = encoding.sample(draw)
+        field = vae.query(vae.decode_latents(z), batch["queries"])
+        recon = reconstruction_loss(field, vae.field_target(batch["field"]))
+        kl = kl_loss(encoding.mean, encoding.logvar)
+        loss, terms = recon + config.kl_weight * kl, {"recon": recon, "kl": kl}
+        if vae.seg_decoder is not None:
+            token_labels = encoding.token_labels(labels)
+            seg = segmentation_rounds(vae.seg_decoder, z, token_labels, config.segmentation, draw)
+            loss, terms = loss + config.segmentation_weight * seg["seg"], terms | seg
+        return {"loss": loss, **terms}
+
+    def save(self, folder: Path, card: dict[str, Any]) -> None:
+        """Writes the VAE."""
+        save_pretrained(self.vae, folder, card)
+
+    def finalize(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Measures z_scale = 1 / std of sampled latents, on which the diffusion models work."""
+        count, total, squares, seen = 0, 0.0, 0.0, 0
+        while seen < self.config.scale_samples:
+            batch = next(batches)
+            draw = Generator(batch["points"].device).manual_seed(derive_seed(self.config.seed, "scale", seen))
+            values = label_values(batch["labels"], batch["num_parts"], self.config.model.label_encoding, None)
+            z = self.vae.encode(batch["points"], batch["normals"], values, draw).sample(draw).double()
+            count, total, squares = count + z.numel(), total + float(z.sum()), squares + float(z.square().sum())
+            seen += len(z)
+        scale = 1 / math.sqrt(squares / count - (total / count) ** 2)
+        self.vae.z_scale.fill_(scale)
+        return {"z_scale": scale}
+
+
+class AnchorObjective:
+    """Section 3.2: latent -> position of its anchor; the encoder is frozen."""
+
+    def __init__(self, config: AnchorTrainConfig, parents: dict[str, Path], place: Place) -> None:
+        self.config = config
+        self.encoder = FrozenEncoder(parents["vae"], config.cache_latents, config.seed, place)
+        self.trained = self.decoder = seeded(lambda: AnchorDecoder(config.model), config.seed).to(place.device)
+
+    def losses(self, batch: Batch, draw: Generator) -> dict[str, Tensor]:
+        """Returns loss and the mean distance to the true anchor."""
+        posterior = self.encoder(batch["sample_id"], *_shape(batch), draw)
+        z = posterior.sample(draw)
+        noise = torch.randn(z.shape, generator=draw, device=z.device)
+        predicted = self.decoder(z + self.config.latent_noise * noise).float()
+        distance = (predicted - posterior.anchors).norm(dim=-1).mean()
+        return {"loss": smooth_l1_loss(predicted, posterior.anchors, beta=0.1), "distance": distance.detach()}
+
+    def save(self, folder: Path, card: dict[str, Any]) -> None:
+        """Writes the anchor decoder."""
+        save_pretrained(self.decoder, folder, card)
+
+    def finalize(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Nothing to measure."""
+        return {}
+
+
+class WholeObjective:
+    """Eq. 3: rectified flow from noise to Z_0, given the image."""
+
+    def __init__(self, config: WholeTrainConfig, parents: dict[str, Path], image_weights: str | None, place: Place) -> None:
+        self.config = config
+        self.encoder = FrozenEncoder(parents["vae"], config.cache_latents, config.seed, place)
+        self.dit = seeded(lambda: WholeDiT(config.model), config.seed)
+        self.image_encoder = seeded(lambda: build_image_encoder(config.image_encoder, image_weights), config.seed).to(place.device)
+        trained: dict[str, nn.Module] = {"dit": self.dit}
+        if self.image_encoder.trainable:
+            trained[IMAGE_ENCODER] = self.image_encoder
+        self.trained = nn.ModuleDict(trained).to(place.device)
+
+    def losses(self, batch: Batch, draw: Generator) -> dict[str, Tensor]:
+        """Returns loss, flow and, with experts, balance."""
+        z0 = self.encoder(batch["sample_id"], *_shape(batch), draw).sample(draw) * self.encoder.scale
+        noise, t = _noise_and_times(z0, self.config, draw)
+        dropped = draw_dropped(len(z0), self.config.drop, draw)
+        conditions = self.dit.conditions(self.image_encoder(batch["image"]), dropped)
+        velocity = self.dit(interpolate(z0, noise, t), t, conditions)
+        return _with_balance(flow_loss(velocity, true_velocity(z0, noise)), self.dit, self.config)
+
+    def save(self, folder: Path, card: dict[str, Any]) -> None:
+        """Writes the whole model with the image encoder that it was trained with in a subfolder."""
+        save_pretrained(self.dit, folder, card)
+        save_pretrained(self.image_encoder, folder / IMAGE_ENCODER, card)
+
+    def finalize(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Nothing to measure."""
+        return {}
+
+
+class PartObjective:
+    """Eq. 4 and 5: rectified flow of the dual latent X*, given the image, Z_0 and X_i."""
+
+    def __init__(self, config: PartTrainConfig, parents: dict[str, Path], image_weights: str | None, place: Place) -> None:
+        self.config = config
+        self.encoder = FrozenEncoder(parents["vae"], config.cache_latents, config.seed, place)
+        self.image_encoder = load_image_encoder(parents["whole"], image_weights).to(place.device).requires_grad_(False)
+        self.trained = self.dit = seeded(lambda: PartDiT(config.model), config.seed).to(place.device)
+        if config.init_from_whole:
+            self.dit.init_from_whole(load_frozen(parents["whole"], WholeDiT, place))
+
+    def losses(self, batch: Batch, draw: Generator) -> dict[str, Tensor]:
+        """Returns loss, flow over the spaces and, with experts, balance."""
+        whole = self.encoder(batch["sample_id"], *_shape(batch), draw)
+        z0 = whole.sample(draw)
+        members = jitter_masks(part_masks(whole.token_labels, batch["part"]), whole.anchors, self.config.mask_jitter, draw)
+        x0 = torch.stack([self._part_latents(batch, space, z0, draw) for space in self.config.model.spaces], dim=1)
+        x0, condition = x0 * self.encoder.scale, self._disturb(z0 * self.encoder.scale, draw)
+        noise, t = _noise_and_times(x0, self.config, draw)
+        with torch.no_grad():
+            image_tokens = self.image_encoder(batch["image"])
+        dropped = draw_dropped(len(z0), self.config.drop, draw)
+        conditions = self.dit.conditions(image_tokens, condition, condition * members[..., None], members, dropped)
+        velocity = self.dit(DualLatents.from_stacked(interpolate(x0, noise, t)), t, conditions).stacked()
+        return _with_balance(flow_loss(velocity, true_velocity(x0, noise)), self.dit, self.config)
+
+    def save(self, folder: Path, card: dict[str, Any]) -> None:
+        """Writes the part model."""
+        save_pretrained(self.dit, folder, card)
+
+    def finalize(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Nothing to measure."""
+        return {}
+
+    def _part_latents(self, batch: Batch, space: str, z0: Tensor, draw: Generator) -> Float[Tensor, "B L d"]:
+        """Encodes the part alone, with label 0; for the whole object as its own part it is Z_0 in both spaces."""
+        keys = [f"{name}/{part}/{space}" for name, part in zip(batch["sample_id"], batch["part"].tolist(), strict=True)]
+        unknown, one = torch.full_like(batch["labels"], -1), torch.ones_like(batch["num_parts"])
+        posterior = self.encoder(keys, batch[f"{space}_points"], batch["part_normals"], unknown, one, draw)
+        return torch.where((batch["part"] < 0)[:, None, None], z0, posterior.sample(draw))
+
+    def _disturb(self, z0: Float[Tensor, "B L d"], draw: Generator) -> Float[Tensor, "B L d"]:
+        """Mixes noise into half of the conditions: at inference Z_0 is generated, not encoded."""
+        chance = torch.rand(2, len(z0), generator=draw, device=z0.device)
+        level = self.config.latent_noise * chance[0] * (chance[1] < 0.5)
+        return interpolate(z0, torch.randn(z0.shape, generator=draw, device=z0.device), level)
+
+
+Objective = VaeObjective | AnchorObjective | WholeObjective | PartObjective
+
+
+def make_objective(config: AnyTrainConfig, parents: dict[str, Path], image_weights: str | None, place: Place) -> Objective:
+    """Returns the objective of a recipe; `parents` are the checkpoint folders it builds on, by kind."""
+    if isinstance(config, VaeTrainConfig):
+        return VaeObjective(config, place)
+    if isinstance(config, AnchorTrainConfig):
+        return AnchorObjective(config, parents, place)
+    if isinstance(config, WholeTrainConfig):
+        return WholeObjective(config, parents, image_weights, place)
+    return PartObjective(config, parents, image_weights, place)
+
+
+def part_masks(token_labels: Int[Tensor, "B L"], part: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
+    """Returns which latents belong to the part; all of them for part -1, the whole object."""
+    return (token_labels == part[:, None]) | (part < 0)[:, None]
+
+
+def jitter_masks(masks: Bool[Tensor, "B L"], anchors: Float[Tensor, "B L 3"], share: float, draw: Generator) -> Bool[Tensor, "B L"]:
+    """Drops about `share` of each mask and adds as many of its nearest neighbours, as a predicted mask would.
+
+    A mask never becomes empty by this.
+    """
+    if share == 0:
+        return masks
+    chance = torch.rand(2, *masks.shape, generator=draw, device=masks.device)
+    kept = masks & (chance[0] >= share)
+    kept = torch.where(kept.any(1, keepdim=True), kept, masks)
+    near = torch.zeros_like(masks)
+    for row, (mask, places) in enumerate(zip(masks, anchors, strict=True)):
+        inside, outside = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
+        if len(inside) and len(outside):
+            distance = torch.cdist(places[outside], places[inside]).amin(1)
+            near[row, outside[distance.argsort()[: math.ceil(2 * share * len(inside))]]] = True
+    return kept | (near & (chance[1] < 0.5))
+
+
+def _shape(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return batch["points"], batch["normals"], batch["labels"], batch["num_parts"]
+
+
+def _noise_and_times(z0: Tensor, config: WholeTrainConfig | PartTrainConfig, draw: Generator) -> tuple[Tensor, Tensor]:
+    """Draws the noise and one time a sample, the same for both spaces of a part."""
+    noise = torch.randn(z0.shape, generator=draw, device=z0.device)
+    return noise, sample_times(len(z0), draw, config.time_sampling, config.time_shift)
+
+
+def _with_balance(flow: Tensor, dit: WholeDiT | PartDiT, config: WholeTrainConfig | PartTrainConfig) -> dict[str, Tensor]:
+    if config.model.moe_layers == 0:
+        return {"loss": flow}
+    balance = dit.balance_loss()
+    return {"loss": flow + config.balance_weight * balance, "flow": flow, "balance": balance}

@@ -1,0 +1,73 @@
+"""The interactive rounds of L_seg: click, answer, correct the answer, answer again (paper §3.1, after SAM 2)."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from unipart.config import Config
+from unipart.losses.segmentation import promptable_loss
+from unipart.models.seg_decoder import SegDecoder
+from unipart.segmentation.prompts import correction_clicks, first_clicks
+
+LOGIT_LIMIT = 32.0
+
+
+class SegmentationRoundsConfig(Config):
+    """How D_seg is prompted in training."""
+
+    num_prompts: int = 16
+    """Parts prompted per object, K."""
+    num_corrections: int = 2
+    """Further clicks per prompt, each where the last answer was wrong (SAM 2 uses 7)."""
+    from_target: float = 0.1
+    """Probability that a further click is drawn from the whole target instead."""
+
+
+def segmentation_rounds(
+    seg_decoder: SegDecoder,
+    z: Float[Tensor, "B L d"],
+    token_labels: Int[Tensor, "B L"],
+    config: SegmentationRoundsConfig,
+    generator: Generator,
+) -> dict[str, Tensor]:
+    """Prompts D_seg with one click and its corrections, and scores every answer.
+
+    Args:
+        seg_decoder: D_seg.
+        z: sampled latents.
+        token_labels: part id per latent, -1 unknown.
+        config: number of prompts and rounds.
+        generator: draws the clicks.
+
+    Returns:
+        `seg`, the loss to minimise, summed over the rounds. To log: `seg_focal`, `seg_dice`, `seg_iou_error` (means over the
+        rounds), `seg_iou_1` (IoU after one click of the mask that D_seg trusts most) and `seg_iou` (after the last click).
+    """
+    clicks = first_clicks(token_labels, config.num_prompts, generator)
+    index, label = clicks.index[..., None], torch.ones_like(clicks.index)[..., None]
+    features, previous, rounds, trusted_iou = seg_decoder.trunk(z), None, [], []
+    for step in range(1 + config.num_corrections):
+        answer = seg_decoder(features, index, label, previous)
+        offered = slice(1, None) if step == 0 else slice(0, 1)
+        logits, iou = answer.logits[:, :, offered], answer.iou[:, :, offered]
+        rounds.append(promptable_loss(logits, iou, clicks.target, clicks.valid))
+
+        trusted = iou.argmax(-1)[..., None, None].expand(-1, -1, 1, logits.shape[-1])
+        previous = logits.detach().gather(2, trusted)[:, :, 0].clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        trusted_iou.append(_mean_iou(previous > 0, clicks.target, clicks.valid))
+        if step < config.num_corrections:
+            more = correction_clicks(previous > 0, clicks.target, generator, config.from_target)
+            index, label = (torch.cat([old, new[..., None]], dim=-1) for old, new in zip((index, label), more, strict=True))
+    return {
+        "seg": torch.stack([part.total for part in rounds]).sum(),
+        "seg_focal": torch.stack([part.focal for part in rounds]).mean().detach(),
+        "seg_dice": torch.stack([part.dice for part in rounds]).mean().detach(),
+        "seg_iou_error": torch.stack([part.iou_error for part in rounds]).mean().detach(),
+        "seg_iou_1": trusted_iou[0],
+        "seg_iou": trusted_iou[-1],
+    }
+
+
+def _mean_iou(answer: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    iou = (answer & target).sum(-1) / (answer | target).sum(-1).clamp_min(1)
+    return (iou * valid).sum() / valid.sum().clamp_min(1)

@@ -1,0 +1,45 @@
+"""Complete curation configs by name."""
+
+from collections.abc import Callable
+
+from pipelines.plan import CurationConfig, LimitsConfig, PackConfig
+from pipelines.stages.field import FieldConfig
+from pipelines.stages.points import PointsConfig
+from pipelines.stages.remesh import RemeshStageConfig
+from unipart.errors import UserError, did_you_mean
+from unipart.geometry.field import QueryConfig
+from unipart.geometry.render import CameraConfig, RenderConfig
+from unipart.geometry.watertight import RemeshConfig
+
+
+def tiny() -> CurationConfig:
+    """A second or two per object: for the demo, tests and trials."""
+    return CurationConfig(
+        remesh=RemeshStageConfig(whole=RemeshConfig(resolution=96), part=RemeshConfig(resolution=64)),
+        points=PointsConfig(surface=4096, sharp=2048, part_surface=2048),
+        field=FieldConfig(
+            whole=QueryConfig(volume=2048, near=4096, sharp=2048), part=QueryConfig(volume=1024, near=2048, sharp=1024)
+        ),
+        render=RenderConfig(size=128, cameras=CameraConfig(views=4)),
+        limits=LimitsConfig(seconds=120, memory_mb=3072),
+        pack=PackConfig(val_fraction=0.1, test_fraction=0.1),
+    )
+
+
+def base() -> CurationConfig:
+    """The paper's scale: resolution 256, 124,928 surface points, views of 518 pixels."""
+    return CurationConfig()
+
+
+PRESETS: dict[str, Callable[[], CurationConfig]] = {"tiny": tiny, "base": base}
+
+
+def preset(name: str) -> CurationConfig:
+    """Returns a preset by name.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise UserError(f"there is no size '{name}'.{did_you_mean(name, list(PRESETS))}", f"choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()

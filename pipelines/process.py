@@ -1,0 +1,115 @@
+"""One asset from its location to its artefact: what runs inside the isolated child."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+import unipart
+from pipelines.cache import CACHED_COLUMNS, pack_cache, plain, unpack_cache
+from pipelines.plan import CACHED_THROUGH, INPUT_COLUMNS, CurationConfig, Plan, build_plan
+from pipelines.stages.base import Row
+from unipart import storage
+from unipart.data.codec import encode_sample
+from unipart.data.schema import SCHEMA_VERSION, Sample
+from unipart.data.shards import tar_bytes
+from unipart.geometry import field, watertight
+
+
+def warm_up() -> None:
+    """Loads (or compiles) the geometry kernels; the zygote calls it once before it forks."""
+    watertight.warm_up()
+    field.warm_up()
+
+
+def process_asset(request: dict[str, Any], report: Callable[[str], None]) -> dict[str, Any]:
+    """Curates one asset and writes its artefact.
+
+    Args:
+        request: ``row`` (asset_id, sha256, location), ``config`` (JSON of `CurationConfig`) and ``out`` (dataset address).
+        report: is told the name of each stage as it begins.
+
+    Returns:
+        num_parts, stage_seconds (JSON text, CPU seconds), artefact_sha256, artefact_bytes.
+
+    Raises:
+        Reject: the data is bad.
+    """
+    plan = _plan(json.dumps(request["config"], sort_keys=True))
+    out, asset_id, sha256 = request["out"], request["row"]["asset_id"], request["row"]["sha256"]
+    row: Row = {name: request["row"][name] for name in INPUT_COLUMNS}
+    cache = cache_address(out, plan, sha256)
+    from_cache = storage.exists(cache)
+    if from_cache:
+        row |= unpack_cache(storage.read_bytes(cache))
+    seconds: dict[str, float] = {}
+    for stage in plan.stages:
+        if from_cache and set(stage.writes) <= set(CACHED_COLUMNS):
+            continue
+        report(stage.name)
+        started = time.process_time()
+        written = stage({name: row[name] for name in stage.reads})
+        assert set(written) == set(stage.writes), f"stage {stage.name} writes {sorted(written)}, not what it declares"
+        row |= written
+        if stage.name == CACHED_THROUGH:
+            storage.write_bytes(cache, pack_cache(row))
+        seconds[stage.name] = round(time.process_time() - started, 4)
+    report("encode")
+    data = tar_bytes(asset_id, encode_sample(make_sample(row, plan)))
+    storage.write_bytes(artefact_address(out, plan.digest, asset_id), data)
+    return {
+        "num_parts": len(row["parted"].parts),
+        "stage_seconds": json.dumps(seconds),
+        "artefact_sha256": hashlib.sha256(data).hexdigest(),
+        "artefact_bytes": len(data),
+    }
+
+
+def make_sample(row: Row, plan: Plan) -> Sample:
+    """Puts the columns of a finished row together; source, uri and licence join when the sample is packed."""
+    parted = row["parted"]
+    meta = {
+        "sha256": row["sha256"],
+        "num_parts": len(parted.parts),
+        "part_names": [part.name for part in parted.parts],
+        "parts": [asdict(part) for part in parted.parts],
+        "normalisation": parted.to_gcs.to_dict(),
+        "cleaning": parted.stats,
+        "remesh": {"whole": row["whole"].stats, "parts": [surface.stats for surface in row["part_surfaces"]]},
+        "warnings": list(row["scene"].warnings),
+        "render_backend": row["render_backend"],
+        "config_digest": plan.digest,
+        "code_version": unipart.__version__,
+        "schema_version": SCHEMA_VERSION,
+    }
+    return Sample(
+        sample_id=row["asset_id"],
+        meta=plain(meta),
+        surface=row["surface"],
+        sharp=row["sharp"],
+        queries=row["queries"],
+        field=row["field"],
+        query_kind=row["query_kind"],
+        parts=row["parts"],
+        mesh=row["whole"].mesh,
+        part_meshes=tuple(surface.mesh for surface in row["part_surfaces"]),
+        views=row["views"],
+    )
+
+
+def artefact_address(out: str, digest: str, asset_id: str) -> str:
+    """Returns where the sample of an asset lies before it is packed."""
+    return storage.join(out, "artefacts", digest, asset_id[:2], f"{asset_id}.tar")
+
+
+def cache_address(out: str, plan: Plan, sha256: str) -> str:
+    """Returns where the expensive half of an asset lies."""
+    return storage.join(out, "cache", plan.cache_digest, sha256[:2], f"{sha256}.npz")
+
+
+@lru_cache(maxsize=1)
+def _plan(config: str) -> Plan:
+    return build_plan(CurationConfig.parse(json.loads(config)))

@@ -1,0 +1,108 @@
+"""Kept artefacts -> shards and manifest, in the order of their hash: the same artefacts give the same bytes."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import unipart
+from pipelines.ledger import Row, count_states, write_table
+from pipelines.plan import Plan
+from pipelines.process import artefact_address
+from unipart import storage
+from unipart.config import digest_json
+from unipart.data.codec import pack_json
+from unipart.data.schema import LEDGER_COLUMNS, SCHEMA_VERSION
+from unipart.data.shards import (
+    MANIFEST,
+    Manifest,
+    ShardRecord,
+    index_name,
+    read_manifest,
+    read_members,
+    tar_bytes,
+    write_manifest,
+    write_shards,
+)
+from unipart.data.splits import SPLITS
+from unipart.errors import UserError
+
+
+def write_dataset(out: str, plan: Plan, rows: Sequence[Row]) -> Manifest:
+    """Writes quarantine, shards and, last, the manifest; shards that are already there are left alone.
+
+    Args:
+        out: dataset address.
+        plan: how the rows were made.
+        rows: a settled row per asset.
+
+    Raises:
+        UserError: an artefact is missing or was changed.
+    """
+    write_table(storage.join(out, "quarantine.parquet"), [row for row in rows if row["state"] != "kept"], LEDGER_COLUMNS)
+    kept = sorted((row for row in rows if row["state"] == "kept"), key=lambda row: row["asset_id"])
+    splits = {split: [row for row in kept if row["split"] == split] for split in SPLITS}
+    pack = plan.config.pack
+    content = {
+        "pack": pack.model_dump(mode="json"),
+        "samples": [[row[name] for name in ("asset_id", "artefact_sha256", "source", "uri", "licence", "split")] for row in kept],
+    }
+    content_digest = digest_json(content)
+    shards = _present_shards(out, content_digest)
+    if shards is None:
+        storage.delete(storage.join(out, MANIFEST))  # from here on the dataset is incomplete, and says so
+        shards = tuple(
+            shard
+            for split in SPLITS
+            for shard in write_shards(
+                out, split, _samples(out, plan.digest, splits[split]), pack.shard_max_bytes, pack.shard_max_samples
+            )
+        )
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        config_digest=plan.config.digest(),
+        code_version=unipart.__version__,
+        content_digest=content_digest,
+        counts={**count_states(rows), **{split: len(splits[split]) for split in SPLITS}},
+        shards=shards,
+        config=plan.config.model_dump(mode="json"),
+    )
+    write_manifest(out, manifest)
+    _remove_stale(out, manifest)
+    return manifest
+
+
+def _present_shards(out: str, content_digest: str) -> tuple[ShardRecord, ...] | None:
+    """Returns the shards of the present manifest when they hold this very content and are all there."""
+    if not storage.exists(storage.join(out, MANIFEST)):
+        return None
+    try:
+        manifest = read_manifest(out)
+    except UserError:  # of another schema version: it is replaced
+        return None
+    addresses = [(storage.join(out, shard.name), shard.bytes) for shard in manifest.shards]
+    complete = all(storage.exists(address) and storage.size(address) == size for address, size in addresses)
+    return manifest.shards if complete and manifest.content_digest == content_digest else None
+
+
+def _samples(out: str, digest: str, rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
+    """Yields each artefact with what the catalog knows of it added to its JSON."""
+    for row in rows:
+        address = artefact_address(out, digest, row["asset_id"])
+        data = storage.read_bytes(address)
+        if hashlib.sha256(data).hexdigest() != row["artefact_sha256"]:
+            raise UserError(f"{address} is not the file that the ledger describes", "delete it and run again: it is made anew")
+        members = read_members(io.BytesIO(data), 0, len(data))
+        meta: dict[str, Any] = {name: row[name] for name in ("source", "uri", "licence", "split")}
+        members["json"] = pack_json({**json.loads(members["json"]), **meta})
+        yield row["asset_id"], tar_bytes(row["asset_id"], members)
+
+
+def _remove_stale(out: str, manifest: Manifest) -> None:
+    """Removes shards of an earlier, larger packing that the manifest no longer names."""
+    named = {shard.name for shard in manifest.shards}
+    named |= {index_name(name) for name in named}
+    for name in storage.list_files(storage.join(out, "shards")):
+        if f"shards/{name}" not in named:
+            storage.delete(storage.join(out, "shards", name))

@@ -1,0 +1,25 @@
+"""Render: condition views of the textured object, with part ids and normals per pixel."""
+
+from pipelines.stages.base import Row, Stage
+from unipart.data.schema import View
+from unipart.geometry.render import RenderConfig, Renderer, cameras, from_scene
+from unipart.rng import derive
+
+
+class RenderStage(Stage):
+    """Draws the source mesh with its own materials, not the remeshed one."""
+
+    name = "render"
+    reads = ("asset_id", "scene", "parted")
+    writes = ("views", "render_backend")
+    draws = True
+    config: RenderConfig
+
+    def __call__(self, row: Row) -> Row:
+        """Returns the `View`s and the name of the renderer's backend."""
+        renderer = Renderer(from_scene(row["scene"], row["parted"]), self.config.backend)
+        views = []
+        for camera in cameras(self.config.cameras, derive(self.seed, row["asset_id"], self.name)):
+            image = renderer.render(camera, self.config.size, self.config.supersample, maps=self.config.maps)
+            views.append(View(image.rgba, image.part_ids, image.normals, camera.to_dict()))
+        return {"views": tuple(views), "render_backend": renderer.backend}

@@ -1,0 +1,173 @@
+"""Each of the four models trains on a small dataset; a run that is cut continues bit for bit."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jobs.recipes import find_recipe
+from jobs.train import train
+from jobs.training.launch import make_job
+from jobs.training.loop import read_history
+from jobs.training.state import find_checkpoint
+from unipart.data.codec import encode_sample
+from unipart.data.schema import SCHEMA_VERSION, PartSamples, Sample, SurfaceSamples, View
+from unipart.data.shards import Manifest, tar_bytes, write_manifest, write_shards
+from unipart.errors import UserError
+from unipart.geometry.mesh import Similarity
+from unipart.models.pretrained import load_pretrained, read_document
+from unipart.rng import derive
+
+RADII = (0.5, 0.3)
+
+
+def _ball_points(centre, radius, count, rng):
+    normals = rng.standard_normal((count, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    return (centre + radius * normals).astype(np.float32), normals.astype(np.float32)
+
+
+def two_balls(name: str, rng: np.random.Generator) -> Sample:
+    """Two separate balls: part 0 below part 1; every array is exact."""
+    centres = np.array([[0, -0.49, 0], [rng.uniform(-0.3, 0.3), 0.65, 0]])
+    surfaces = [_ball_points(centre, radius, 400, rng) for centre, radius in zip(centres, RADII, strict=True)]
+    points, normals = (np.concatenate([surface[axis] for surface in surfaces]) for axis in (0, 1))
+    labels = np.repeat(np.arange(2, dtype=np.int16), 400)
+    queries = rng.uniform(-1.05, 1.05, (900, 3)).astype(np.float32)
+    distances = np.stack([radius - np.linalg.norm(queries - centre, axis=1) for centre, radius in zip(centres, RADII, strict=True)])
+    to_ncs = tuple(Similarity.of(0.9999 / radius, -centre * 0.9999 / radius) for centre, radius in zip(centres, RADII, strict=True))
+    part_points = np.stack([to_ncs[i].apply(surfaces[i][0]) for i in range(2)])
+    part_queries = rng.uniform(-1.05, 1.05, (2, 400, 3)).astype(np.float32)
+    gcs_queries = np.stack([to_ncs[i].invert().apply(part_queries[i]) for i in range(2)])
+    ncs_field = 0.9999 - np.linalg.norm(part_queries, axis=-1)
+    image = np.zeros((32, 32, 4), np.uint8)
+    image[8:24, 8:24] = (200, 80, 40, 255)
+    return Sample(
+        sample_id=name,
+        meta={"num_parts": 2, "parts": [{"area": 4 * np.pi * radius**2} for radius in RADII]},
+        surface=SurfaceSamples(points, normals, labels),
+        queries=queries,
+        field=distances.max(0).astype(np.float32),
+        query_kind=np.repeat(np.arange(3, dtype=np.uint8), 300),
+        parts=PartSamples(
+            to_ncs=to_ncs,
+            points=part_points,
+            normals=np.stack([surface[1] for surface in surfaces]),
+            gcs_queries=gcs_queries,
+            gcs_field=(ncs_field * np.array(RADII)[:, None]).astype(np.float32),
+            ncs_queries=part_queries,
+            ncs_field=ncs_field.astype(np.float32),
+        ),
+        views=(View(image, None, None, {}), View(image[::-1].copy(), None, None, {})),
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    names = [f"object{number:02d}" for number in range(7)]
+    samples = [(name, tar_bytes(name, encode_sample(two_balls(name, derive(0, name))))) for name in names]
+    records = write_shards(folder, "train", samples[:6], 10**9, 4) + write_shards(folder, "val", samples[6:], 10**9, 4)
+    write_manifest(folder, Manifest(SCHEMA_VERSION, "config", "test", "content", {"kept": 7}, tuple(records)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All four models, trained a few steps in this process."""
+    folder = tmp_path_factory.mktemp("models")
+    for kind in ("vae", "anchor", "whole", "part"):
+        _train(kind, dataset, folder, steps=6)
+    return folder
+
+
+def _train(kind, dataset, models, name=None, workers=0, **changes):
+    recipe = find_recipe(kind, "ci")
+    config = recipe.replace(**changes)
+    folder = models / (name or kind)
+    job = replace(make_job(config, str(dataset), folder, models), threads=1)
+    progress = train(job, config, recipe, workers=workers, tracking="off")
+    return folder, progress
+
+
+@pytest.mark.parametrize("kind", ["vae", "anchor", "whole", "part"])
+def test_each_model_trains_and_says_where_it_comes_from(models: Path, kind: str):
+    checkpoint = find_checkpoint(models / kind)
+    rows = read_history(models / kind)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses
+    assert np.isfinite(losses).all()
+    assert any("val/loss" in row for row in rows)
+    document = read_document(checkpoint)
+    parents = {"vae": set(), "anchor": {"vae"}, "whole": {"vae"}, "part": {"vae", "whole"}}[kind]
+    assert set(document["lineage"]) == parents
+    if parents:
+        assert document["lineage"]["vae"] == read_document(find_checkpoint(models / "vae"))["digest"]
+
+
+def test_the_vae_learns_and_measures_its_scale(dataset: Path, tmp_path: Path):
+    folder, _ = _train("vae", dataset, tmp_path, steps=60)
+    losses = [row["loss/recon"] for row in read_history(folder) if "loss" in row]
+    assert losses[-1] < 0.6 * losses[0]
+    scale = float(load_pretrained(find_checkpoint(folder), "geom_seg_vae").z_scale)  # pyright: ignore
+    assert scale != 1.0
+    assert 0.1 < scale < 100
+
+
+@pytest.mark.parametrize("kind", ["vae", "part"])
+def test_a_run_that_was_cut_continues_bit_for_bit(models: Path, dataset: Path, tmp_path: Path, kind: str):
+    for parent in ("vae", "whole"):
+        (tmp_path / parent).symlink_to(models / parent)
+    changes = {"steps": 8, "checkpoint_every": 4, "optimizer__ema_decay": 0.9, "accumulate": 2}
+    straight, _ = _train(kind, dataset, tmp_path, "straight", **changes)
+    cut, _ = _train(kind, dataset, tmp_path, "cut", **changes)
+    final = find_checkpoint(cut)
+    for file in sorted(final.rglob("*"), reverse=True):
+        file.unlink() if file.is_file() else file.rmdir()
+    final.rmdir()
+    history = (cut / "history.jsonl").read_text()
+    _train(kind, dataset, tmp_path, "cut", **changes)
+    one, other = (load_file(find_checkpoint(folder) / "train_state" / "state.safetensors") for folder in (straight, cut))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    timeless = [{k: v for k, v in json.loads(line).items() if "second" not in k} for line in history.splitlines()]
+    again = [{k: v for k, v in row.items() if "second" not in k} for row in read_history(cut)]
+    assert again == timeless
+
+
+def test_a_finished_run_is_not_repeated(models: Path, dataset: Path):
+    before = (models / "anchor" / "history.jsonl").stat().st_mtime_ns
+    _, progress = _train("anchor", dataset, models, steps=6)
+    assert progress.step == 6
+    assert (models / "anchor" / "history.jsonl").stat().st_mtime_ns == before
+
+
+def test_other_settings_in_the_same_folder_are_refused(models: Path, dataset: Path):
+    with pytest.raises(UserError, match=r"optimizer\.lr 0\.002 -> 0\.5"):
+        _train("anchor", dataset, models, steps=6, optimizer__lr=0.5)
+
+
+def test_a_parent_that_is_missing_is_named(dataset: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="vae holds no checkpoint"):
+        _train("whole", dataset, tmp_path)
+
+
+def test_a_loss_that_explodes_names_the_samples(dataset: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"not finite.*object0"):
+        _train("vae", dataset, tmp_path, steps=10, optimizer__lr=1e30, optimizer__clip=1e30)
+
+
+@pytest.mark.slow
+def test_ray_train_runs_the_same_loop(models: Path, dataset: Path, tmp_path: Path):
+    (tmp_path / "vae").symlink_to(models / "vae")
+    folder, progress = _train("anchor", dataset, tmp_path, workers=1, steps=6)
+    assert progress.step == 6
+    here = load_file(find_checkpoint(models / "anchor") / "model.safetensors")
+    there = load_file(find_checkpoint(folder) / "model.safetensors")
+    assert all(torch.allclose(here[name], there[name], atol=1e-6) for name in here)
+    with pytest.raises(UserError, match="not finite"):
+        _train("anchor", dataset, tmp_path, "broken", workers=1, steps=6, optimizer__lr=1e30, optimizer__clip=1e30)

@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unipart.data import shards
+from unipart.data.codec import encode_sample
+from unipart.data.loader import GlobalOrder, collate, make_loader, stream_shards
+from unipart.data.schema import SCHEMA_VERSION, Sample
+from unipart.errors import UserError
+
+NUM_SAMPLES = 7
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, make_sample) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    samples = [make_sample(f"{number:020x}", views=3) for number in range(NUM_SAMPLES)]
+    encoded = [(sample.sample_id, shards.tar_bytes(sample.sample_id, encode_sample(sample))) for sample in samples]
+    records = shards.write_shards(folder, "train", encoded, max_bytes=10**9, max_samples=3)
+    shards.write_manifest(folder, shards.Manifest(SCHEMA_VERSION, "c", "0", "d", {}, tuple(records)))
+    return folder
+
+
+def transform(sample: Sample, rng: np.random.Generator) -> dict:
+    assert sample.queries is not None
+    return {
+        "id": sample.sample_id,
+        "number": int(sample.sample_id, 16),
+        "draw": rng.random(3).astype(np.float32),
+        "views": len(sample.views),
+        "first_pixel": sample.views[0].rgba[0, 0] if sample.views else np.zeros(4, np.uint8),
+    }
+
+
+def take(loader, count: int) -> list[dict]:
+    batches = []
+    for batch in loader:
+        batches.append(batch)
+        if len(batches) == count:
+            break
+    return batches
+
+
+def test_each_epoch_is_a_permutation_and_epochs_differ():
+    order = iter(GlobalOrder(5, batch_size=5, seed=3))
+    epochs = [[draw.index for draw in next(order)] for _ in range(4)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_batches_run_across_epoch_ends_without_loss():
+    order = iter(GlobalOrder(5, batch_size=3, seed=0))
+    draws = [draw for _ in range(5) for draw in next(order)]
+    assert sorted((draw.epoch, draw.index) for draw in draws) == [(epoch, index) for epoch in range(3) for index in range(5)]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_together_see_the_same_global_batches(world_size):
+    whole = iter(GlobalOrder(10, 4, seed=1))
+    ranks = [iter(GlobalOrder(10, 4, seed=1, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    for _ in range(6):
+        assert next(whole) == [draw for rank in ranks for draw in next(rank)]
+
+
+def test_resume_continues_exactly_also_at_an_epoch_end(dataset):
+    def loader(cursor=0):
+        return make_loader(dataset, "train", 7, transform, groups=("field",), seed=5, cursor=cursor)
+
+    straight = [batch["number"].tolist() for batch in take(loader(), 4)]
+    first = loader()
+    before = [batch["number"].tolist() for batch in take(first, 1)]
+    second = loader()
+    second.load_state_dict(first.state_dict())
+    assert before + [batch["number"].tolist() for batch in take(second, 3)] == straight
+    assert second.state_dict()["cursor"] == 4
+    with pytest.raises(UserError, match="batch_size 7 -> 3"):
+        make_loader(dataset, "train", 3, transform, seed=5).load_state_dict(first.state_dict())
+
+
+def test_draws_do_not_depend_on_the_number_of_processes_or_the_cache(dataset):
+    def batches(**options):
+        return take(make_loader(dataset, "train", 4, transform, groups=("field", "views"), views_per_sample=1, **options), 5)
+
+    plain = batches()
+    assert plain[0]["draw"].dtype == torch.float32
+    assert plain[0]["views"].tolist() == [1] * 4
+    for other in (batches(num_workers=2), batches(cache_samples=True)):
+        for a, b in zip(plain, other, strict=True):
+            assert a["id"] == b["id"]
+            assert torch.equal(a["draw"], b["draw"])
+            assert torch.equal(a["first_pixel"], b["first_pixel"])
+
+
+def test_an_evaluation_pass_sees_each_sample_once_and_can_be_repeated(dataset):
+    loader = make_loader(dataset, "train", 3, transform, groups=("field",), epochs=1, shuffle=False)
+    assert len(loader) == 3
+    for _ in range(2):
+        assert [number for batch in loader for number in batch["number"].tolist()] == list(range(NUM_SAMPLES))
+
+
+def test_usage_errors(dataset):
+    with pytest.raises(UserError, match="holds no sample"):
+        make_loader(dataset, "val", 2, transform)
+    with pytest.raises(UserError, match="multiple of 2 processes"):
+        make_loader(dataset, "train", 3, transform, world_size=2)
+
+
+def test_collate_names_the_ragged_key():
+    with pytest.raises(ValueError, match="'points'"):
+        collate([{"points": np.zeros(2)}, {"points": np.zeros(3)}])
+    batch = collate([{"flag": True, "name": "a", "t": torch.ones(2)}, {"flag": False, "name": "b", "t": torch.ones(2)}])
+    assert batch["flag"].tolist() == [True, False]
+    assert batch["name"] == ["a", "b"]
+    assert batch["t"].shape == (2, 2)
+
+
+def test_webdataset_streams_the_same_samples(dataset):
+    paths = [str(path) for path in sorted((dataset / "shards").glob("*.tar"))]
+    streamed = list(stream_shards(paths))
+    index = shards.ShardIndex.open(dataset, "train")
+    assert tuple(sample.sample_id for sample in streamed) == index.sample_ids
+    for number, sample in enumerate(streamed):
+        expected = index.read(number)
+        np.testing.assert_array_equal(sample.field, expected.field)
+        np.testing.assert_array_equal(sample.views[1].normals, expected.views[1].normals)
+        assert sample.meta == expected.meta

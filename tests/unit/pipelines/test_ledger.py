@@ -1,0 +1,66 @@
+import pytest
+
+from pipelines import ledger
+from pipelines.plan import CurationConfig
+
+
+def asset(number: int, sha: str | None = None, licence: str = "MIT", size: int = 10) -> dict:
+    sha = sha or f"{number:064x}"
+    return {
+        "asset_id": sha[-20:],
+        "source": "s",
+        "uri": f"{number}.glb",
+        "location": f"/x/{number}.glb",
+        "sha256": sha,
+        "licence": licence,
+        "bytes": size,
+        "split": "train",
+    }
+
+
+def row(item: dict, state: str, reason: str = "") -> dict:
+    return {"asset_id": item["asset_id"], "state": state, "reason": reason, "seconds": 1.0}
+
+
+def test_every_asset_is_settled_once(tmp_path):
+    same = "f" * 64
+    catalog = [asset(1), asset(2, same), asset(3, same), asset(4, licence="GPL"), asset(5, size=0), asset(6), asset(7)]
+    ledger.commit(str(tmp_path), "plan", 1, [row(catalog[0], "kept"), row(catalog[1], "rejected", "no_faces")])
+    ledger.commit(str(tmp_path), "plan", 1, [row(catalog[5], "failed", "timeout")])
+    config = CurationConfig(licences=("MIT",))
+    rows = ledger.settle(catalog, config, ledger.read_ledger(str(tmp_path), "plan"))
+    assert [(item["state"], item["reason"]) for item in rows] == [
+        ("kept", ""),
+        ("rejected", "no_faces"),
+        ("rejected", "duplicate_content"),
+        ("rejected", "licence_not_allowed"),
+        ("rejected", "empty_file"),
+        ("failed", "timeout"),
+        ("pending", None),
+    ]
+    assert "2.glb" in rows[2]["message"]
+    assert [item["uri"] for item in rows] == [item["uri"] for item in catalog]
+    assert ledger.count_states(rows) == {"in": 7, "kept": 1, "rejected": 4, "failed": 1, "pending": 1}
+
+
+def test_a_refused_licence_does_not_make_its_twin_a_duplicate():
+    same = "f" * 64
+    rows = ledger.settle([asset(1, same, "GPL"), asset(2, same, "MIT")], CurationConfig(licences=("MIT",)), {})
+    assert [item["state"] for item in rows] == ["rejected", "pending"]
+
+
+def test_later_attempts_supersede_and_repeated_blocks_do_not_double(tmp_path):
+    out, item = str(tmp_path), asset(1)
+    assert ledger.next_attempt(out, "plan") == 1
+    for _ in range(2):
+        ledger.commit(out, "plan", 1, [row(item, "failed", "timeout")])
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+    assert ledger.next_attempt(out, "plan") == 2
+    ledger.commit(out, "plan", 2, [row(item, "kept")])
+    assert ledger.read_ledger(out, "plan")[item["asset_id"]]["state"] == "kept"
+    assert ledger.read_ledger(out, "other plan") == {}
+
+
+def test_an_unknown_state_is_our_bug():
+    with pytest.raises(AssertionError):
+        ledger.count_states([{"state": "vanished"}])

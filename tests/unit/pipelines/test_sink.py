@@ -1,0 +1,76 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import sink
+from pipelines.plan import build_plan
+from pipelines.process import artefact_address
+from unipart.data.shards import read_manifest, tar_bytes
+from unipart.errors import UserError
+
+
+def make_rows(out: str, digest: str, count: int = 5) -> list[dict]:
+    rows = []
+    for number in reversed(range(count)):
+        asset_id = f"{number:020x}"
+        data = tar_bytes(asset_id, {"json": b'{"num_parts":2}', "x.npz": bytes([number]) * 100})
+        path = Path(artefact_address(out, digest, asset_id))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        facts = {"artefact_sha256": hashlib.sha256(data).hexdigest(), "state": "kept", "split": "val" if number == 3 else "train"}
+        rows.append({"asset_id": asset_id, "source": "s", "uri": f"{number}.glb", "licence": "MIT", **facts})
+    rows.append({"asset_id": "f" * 20, "state": "rejected", "reason": "no_faces", "split": "train"})
+    return rows
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "shards").iterdir()}
+
+
+def test_dataset_is_packed_in_hash_order_with_what_the_catalog_knows(tmp_path, small_config):
+    plan = build_plan(small_config)
+    rows = make_rows(str(tmp_path), plan.digest)
+    manifest = sink.write_dataset(str(tmp_path), plan, rows)
+    assert manifest.counts == {"in": 6, "kept": 5, "rejected": 1, "failed": 0, "train": 4, "val": 1, "test": 0}
+    assert [(shard.name, shard.num_samples) for shard in manifest.shards] == [
+        ("shards/train-000000.tar", 4),
+        ("shards/val-000000.tar", 1),
+    ]
+    assert read_manifest(tmp_path) == manifest
+    table = json.loads((tmp_path / "shards" / "train-000000.json").read_text())
+    assert table["sample_ids"] == sorted(table["sample_ids"])
+    assert b'"licence":"MIT"' in (tmp_path / "shards" / "val-000000.tar").read_bytes()
+    assert pq.read_table(tmp_path / "quarantine.parquet").to_pylist()[0]["reason"] == "no_faces"
+    before = content_of(tmp_path)
+    sink.write_dataset(str(tmp_path), plan, list(reversed(rows)))
+    assert content_of(tmp_path) == before
+
+
+def test_shards_that_are_there_are_left_alone_and_stale_ones_go(tmp_path, small_config):
+    small = small_config.replace(pack__shard_max_samples=1)
+    plan = build_plan(small)
+    rows = make_rows(str(tmp_path), plan.digest)
+    sink.write_dataset(str(tmp_path), plan, rows)
+    times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
+    sink.write_dataset(str(tmp_path), plan, rows)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()} == times
+    assert len(times) == 10
+    manifest = sink.write_dataset(str(tmp_path), build_plan(small_config), rows)
+    assert len(manifest.shards) == 2
+    assert len(content_of(tmp_path)) == 4
+    (tmp_path / "shards" / "val-000000.tar").unlink()
+    sink.write_dataset(str(tmp_path), build_plan(small_config), rows)
+    assert len(content_of(tmp_path)) == 4
+
+
+def test_a_changed_artefact_stops_the_packing_and_leaves_no_manifest(tmp_path, small_config):
+    plan = build_plan(small_config)
+    rows = make_rows(str(tmp_path), plan.digest)
+    Path(artefact_address(str(tmp_path), plan.digest, rows[0]["asset_id"])).write_bytes(b"changed")
+    with pytest.raises(UserError, match="not the file that the ledger describes"):
+        sink.write_dataset(str(tmp_path), plan, rows)
+    with pytest.raises(UserError, match="did not finish"):
+        read_manifest(tmp_path)

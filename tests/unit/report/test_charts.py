@@ -1,0 +1,80 @@
+"""Line charts: valid SVG, true positions, log scale, hover titles."""
+
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from unipart.report.charts import HEIGHT, WIDTH, group_metrics, line_chart, stacked_bar, suits_log_scale
+
+
+def points_of(svg, line=0):
+    polylines = [node for node in ET.fromstring(svg).iter() if node.tag == "polyline"]
+    return [tuple(map(float, pair.split(","))) for pair in polylines[line].get("points").split()]
+
+
+def test_positions_follow_the_values():
+    points = points_of(line_chart("loss", {"train": [(0, 0.0), (50, 1.0), (100, 2.0)]}))
+    (x0, y0), (x1, y1), (x2, y2) = points
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11)
+    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
+    assert y0 > y2
+    assert 0 < x0 < x2 < WIDTH
+    assert 0 < y2 < y0 < HEIGHT
+
+
+def test_log_scale_makes_decades_equal():
+    svg = line_chart("loss", {"train": [(0, 1.0), (1, 0.1), (2, 0.01)]}, log_scale=True)
+    (_, y0), (_, y1), (_, y2) = points_of(svg)
+    assert y1 - y0 == pytest.approx(y2 - y1, abs=0.11)
+    labels = [node.text for node in ET.fromstring(svg).iter() if node.get("class") == "tick"]
+    assert {"1", "0.1", "0.01"} <= set(labels)
+
+
+def test_many_points_are_averaged_not_dropped():
+    history = [(i, float(i % 2)) for i in range(10_000)]
+    points = points_of(line_chart("x", {"a": history}))
+    assert len(points) <= 240
+    assert len({y for _, y in points}) <= 2  # every run of neighbours averages to a half, give or take
+
+
+def test_hover_titles_name_series_step_and_value():
+    svg = line_chart("x", {"a<b": [(10, 0.25), (20, 0.5)]})
+    titles = [node.text for node in ET.fromstring(svg).iter() if node.tag == "title"]
+    assert titles == ["a<b · step 10 · 0.25", "a<b · step 20 · 0.5"]
+
+
+@pytest.mark.parametrize("values", [[(0, math.nan)], [], [(0, -1.0)]])
+def test_nothing_to_draw_says_so(values):
+    assert "no data" in line_chart("x", {"a": values}, log_scale=True)
+
+
+@pytest.mark.parametrize("values", [[(0, 3.0)], [(0, 0.0), (1, 0.0)], [(0, 1e-9), (1, 1e9)], [(5, -3.0), (6, math.inf), (7, 2.0)]])
+@pytest.mark.parametrize("log_scale", [False, True])
+def test_awkward_ranges_stay_finite(values, log_scale):
+    svg = line_chart("x", {"a": values}, log_scale)
+    ET.fromstring(svg)
+    assert not re.search(r'"(nan|inf|-inf)"', svg)
+    assert all(
+        math.isfinite(number)
+        for polyline in re.findall(r'points="([^"]*)"', svg)
+        for number in map(float, re.split("[ ,]", polyline))
+    )
+
+
+def test_grouping_and_log_preference():
+    groups = group_metrics({"train/loss": [(0, 1.0)], "lr": [(0, 2.0)], "val/loss": [(0, 3.0)], "part/iou": [(0, 4.0)]})
+    assert {name: list(lines) for name, lines in groups.items()} == {
+        "loss": ["train", "val"],
+        "lr": ["lr"],
+        "part/iou": ["part/iou"],
+    }
+    assert suits_log_scale({"a": [(0, 1.0), (1, 0.01)]})
+    assert not suits_log_scale({"a": [(0, 1.0), (1, 0.5)]})
+    assert not suits_log_scale({"a": [(0, 1.0), (1, 0.0)]})
+
+
+def test_stacked_bar_shares():
+    bar = ET.fromstring(stacked_bar([("kept", 3, "kept"), ("rejected", 1, "rejected"), ("failed", 0, "failed")]))
+    assert [(node.get("x"), node.get("width")) for node in bar.iter("rect")] == [("0.00%", "75.00%"), ("75.00%", "25.00%")]

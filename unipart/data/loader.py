@@ -1,0 +1,307 @@
+"""Samples as batches of tensors: one global order, one integer cursor, exact and elastic resume.
+
+The stream is a function of (dataset, seed, batch size). The cursor counts global batches; a rank takes its slice of each, and the random
+draws of a sample depend on (seed, epoch, sample number) only. So the same batches come whatever the number of ranks and loader
+processes, and a run that continues from cursor c sees exactly what it would have seen.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from unipart.data.codec import decode_sample
+from unipart.data.schema import Sample
+from unipart.data.shards import ShardIndex
+from unipart.errors import UserError
+from unipart.rng import derive
+
+Transform = Callable[[Sample, np.random.Generator], dict[str, Any]]
+"""Turns a sample into named arrays, numbers or strings of fixed shapes; every draw comes from the generator."""
+
+Batch = dict[str, Any]
+"""Stacked values per name: tensors, or lists for what is no number."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One place in the stream: sample number `index` as seen in `epoch`."""
+
+    epoch: int
+    index: int
+
+
+class GlobalOrder(Sampler[list[Draw]]):
+    """Yields this rank's slice of each global batch, from the cursor on.
+
+    Every epoch is a new permutation. Batches run across the ends of epochs, so all have the same size; only the last batch of a stream
+    bounded by `epochs` is shorter.
+
+    Args:
+        num_samples: size of the dataset, at least 1.
+        batch_size: samples in a global batch.
+        seed: of the permutations.
+        rank: this process, 0..world_size-1.
+        world_size: number of processes; must divide batch_size.
+        epochs: where the stream ends; None for never.
+        shuffle: False for the order of the dataset (evaluation).
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        epochs: int | None = None,
+        shuffle: bool = True,
+    ) -> None:
+        if num_samples < 1:
+            raise UserError("the split holds no sample", "curate more assets, or raise the split's fraction")
+        if batch_size < 1 or batch_size % world_size:
+            raise UserError(
+                f"batch size {batch_size} is not a positive multiple of {world_size} processes", "choose another batch size"
+            )
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.rank, self.world_size, self.epochs, self.shuffle = rank, world_size, epochs, shuffle
+        self.cursor = 0
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        cursor = self.cursor
+        local = self.batch_size // self.world_size
+        while True:
+            begin = cursor * self.batch_size + self.rank * local
+            positions = [p for p in range(begin, begin + local) if self.epochs is None or p < self.epochs * self.num_samples]
+            if not positions:
+                return
+            yield [self._draw(position) for position in positions]
+            cursor += 1
+
+    def __len__(self) -> int:
+        """Global batches from the start of a bounded stream."""
+        if self.epochs is None:
+            raise TypeError("the stream has no end")
+        return -(-self.epochs * self.num_samples // self.batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns the cursor with what it is only valid for."""
+        return {"cursor": self.cursor, "num_samples": self.num_samples, "batch_size": self.batch_size, "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continues from a saved cursor.
+
+        Raises:
+            UserError: the state is of another stream (other dataset size, batch size or seed).
+        """
+        mine = self.state_dict()
+        other = [name for name in ("num_samples", "batch_size", "seed") if state[name] != mine[name]]
+        if other:
+            told = ", ".join(f"{name} {state[name]} -> {mine[name]}" for name in other)
+            raise UserError(
+                f"the saved position is of another stream of samples: {told}", "resume with the same data, batch size and seed"
+            )
+        self.cursor = state["cursor"]
+
+    def _draw(self, position: int) -> Draw:
+        epoch, place = divmod(position, self.num_samples)
+        return Draw(epoch, int(_permutation(self.num_samples, self.seed, epoch)[place]) if self.shuffle else place)
+
+
+@lru_cache(maxsize=4)
+def _permutation(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return derive(seed, "order", epoch).permutation(num_samples)
+
+
+class SampleDataset(Dataset[dict[str, Any]]):
+    """Decodes and transforms samples by `Draw`.
+
+    Args:
+        index: the split.
+        groups: groups to decode (`unipart.data.codec.GROUPS`); None for all.
+        transform: see `Transform`.
+        seed: of the draws.
+        views_per_sample: how many condition views, drawn at random, the transform gets to see; None for all.
+        cache_samples: keep decoded samples in memory (small datasets; each loader process keeps its own).
+    """
+
+    def __init__(
+        self,
+        index: ShardIndex,
+        groups: Collection[str] | None,
+        transform: Transform,
+        seed: int,
+        views_per_sample: int | None = None,
+        cache_samples: bool = False,
+    ) -> None:
+        self.index, self.groups, self.transform, self.seed = index, groups, transform, seed
+        self.views_per_sample = views_per_sample
+        self.cache: dict[int, Sample] | None = {} if cache_samples else None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        return self.transform(self._sample(draw), derive(self.seed, "sample", draw.epoch, draw.index))
+
+    def _sample(self, draw: Draw) -> Sample:
+        if self.cache is not None:
+            if draw.index not in self.cache:
+                self.cache[draw.index] = self.index.read(draw.index, self.groups)
+            sample = self.cache[draw.index]
+            chosen = self._choose_views(draw, len(sample.views))
+            return sample if chosen is None else replace(sample, views=tuple(sample.views[number] for number in chosen))
+        if self.views_per_sample is None:
+            return self.index.read(draw.index, self.groups)
+        num_views = self.index.num_views(draw.index)
+        return self.index.read(draw.index, self.groups, self._choose_views(draw, num_views))
+
+    def _choose_views(self, draw: Draw, num_views: int) -> list[int] | None:
+        if self.views_per_sample is None:
+            return None
+        rng = derive(self.seed, "views", draw.epoch, draw.index)
+        return [int(number) for number in rng.permutation(num_views)[: self.views_per_sample]]
+
+
+def collate(items: Sequence[dict[str, Any]]) -> Batch:
+    """Stacks arrays and numbers of equal names into tensors [B ...]; other values become lists.
+
+    Raises:
+        ValueError: a name has different shapes in the batch.
+    """
+    batch: Batch = {}
+    for name, first in items[0].items():
+        values = [item[name] for item in items]
+        if isinstance(first, torch.Tensor):
+            batch[name] = torch.stack(values)
+        elif isinstance(first, np.ndarray | np.generic | int | float | bool):
+            shapes = {np.shape(value) for value in values}
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"'{name}' has different shapes in one batch: {sorted(shapes)}; the transform must make them equal"
+                )
+            batch[name] = torch.from_numpy(np.stack([np.asarray(value) for value in values]))
+        else:
+            batch[name] = values
+    return batch
+
+
+class Loader:
+    """Iterates batches and knows, at any moment, the cursor from which to continue."""
+
+    def __init__(self, dataset: SampleDataset, order: GlobalOrder, num_workers: int = 0, pin_memory: bool = False) -> None:
+        self.dataset, self.order = dataset, order
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=order,
+            num_workers=num_workers,
+            collate_fn=collate,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields batches from the cursor on; the cursor moves when a batch is handed out."""
+        for batch in self._loader:
+            self.order.cursor += 1
+            yield batch
+        self.order.cursor = 0  # a bounded stream is at its end: the next pass is a new one
+
+    def __len__(self) -> int:
+        """Number of global batches of a bounded stream."""
+        return len(self.order)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in the split."""
+        return len(self.dataset)
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns what `load_state_dict` needs to continue after the last batch handed out."""
+        return self.order.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continues from a saved state; see `GlobalOrder.load_state_dict`."""
+        self.order.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How to read, as opposed to what to learn from it.
+
+    Attributes:
+        rank: this process.
+        world_size: number of processes.
+        num_workers: loader processes per rank; 0 decodes in this one.
+        cursor: global batches already consumed.
+        epochs: end of the stream; None for never.
+        shuffle: False for the order of the dataset.
+        views_per_sample: condition views decoded per sample; None for all.
+        cache_samples: keep decoded samples in memory.
+        pin_memory: for copies to a GPU.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    num_workers: int = 0
+    cursor: int = 0
+    epochs: int | None = None
+    shuffle: bool = True
+    views_per_sample: int | None = None
+    cache_samples: bool = False
+    pin_memory: bool = False
+
+
+def make_loader(
+    dataset_dir: str | Path,
+    split: str,
+    batch_size: int,
+    transform: Transform,
+    groups: Collection[str] | None = None,
+    seed: int = 0,
+    options: LoaderOptions | None = None,
+    **changes: Any,
+) -> Loader:
+    """Opens a split for training or evaluation.
+
+    Args:
+        dataset_dir: folder or s3:// address with a manifest.
+        split: train, val or test.
+        batch_size: global batch size, over all ranks.
+        transform: sample and generator -> named arrays.
+        groups: groups to decode; None for all.
+        seed: of order and draws.
+        options: see `LoaderOptions`.
+        changes: fields of `LoaderOptions` by name.
+
+    Raises:
+        UserError: no dataset, an empty split, or a batch size that the ranks do not divide.
+    """
+    chosen = replace(options or LoaderOptions(), **changes)
+    index = ShardIndex.open(dataset_dir, split)
+    if len(index) == 0:
+        raise UserError(f"split '{split}' of {dataset_dir} holds no sample", "curate more assets, or raise the split's fraction")
+    order = GlobalOrder(len(index), batch_size, seed, chosen.rank, chosen.world_size, chosen.epochs, chosen.shuffle)
+    order.cursor = chosen.cursor
+    dataset = SampleDataset(index, groups, transform, seed, chosen.views_per_sample, chosen.cache_samples)
+    return Loader(dataset, order, chosen.num_workers, chosen.pin_memory)
+
+
+def stream_shards(urls: Sequence[str], groups: Collection[str] | None = None) -> Iterator[Sample]:
+    """Streams samples with the `webdataset` library, in shard order: for object storage and for other people's tools.
+
+    Args:
+        urls: addresses of the tars as webdataset takes them (paths, http, ``pipe:``).
+        groups: groups to decode; None for all.
+    """
+    from webdataset.compat import WebDataset
+
+    for record in WebDataset(list(urls), shardshuffle=False):
+        members = {name: value for name, value in record.items() if not name.startswith("__")}
+        yield decode_sample(record["__key__"], members, groups)

@@ -1,0 +1,256 @@
+"""Shards: tars that follow WebDataset's naming rule, the manifest that lists them, and random access by number.
+
+A dataset is a folder (or s3:// address) with ``manifest.json`` and ``shards/SPLIT-000000.tar``. The members of a sample are named
+``<sample id>.<member>`` and lie side by side. Beside each tar lies ``SPLIT-000000.json``, which says where each sample begins, so that
+sample i is one seek away. Readers trust the manifest, never a listing: it is written last, so what it names is complete.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from unipart import storage
+from unipart.data.codec import decode_sample, pack_json, wanted_members
+from unipart.data.schema import SCHEMA_VERSION, Sample
+from unipart.data.splits import SPLITS
+from unipart.errors import UserError, did_you_mean
+
+MANIFEST = "manifest.json"
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One shard in the manifest.
+
+    Attributes:
+        name: path of the tar below the dataset, ``shards/train-000000.tar``.
+        split: train, val or test.
+        sha256: of the tar.
+        bytes: size of the tar.
+        num_samples: samples in the tar.
+    """
+
+    name: str
+    split: str
+    sha256: str
+    bytes: int
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a dataset holds and how it was made.
+
+    Attributes:
+        schema_version: layout of the shards.
+        config_digest: digest of the curation config.
+        code_version: version of the package that wrote it.
+        content_digest: digest of what was packed and how; equal digests mean equal shards.
+        counts: in, kept, rejected, failed, and samples per split.
+        shards: the shards in reading order.
+        config: the curation config as JSON.
+    """
+
+    schema_version: int
+    config_digest: str
+    code_version: str
+    content_digest: str
+    counts: dict[str, int]
+    shards: tuple[ShardRecord, ...]
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Returns indented JSON with sorted keys."""
+        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+    def split(self, name: str) -> list[ShardRecord]:
+        """Returns the shards of one split."""
+        return [shard for shard in self.shards if shard.split == name]
+
+
+def write_manifest(dataset: str | Path, manifest: Manifest) -> None:
+    """Writes ``manifest.json`` atomically; call it last."""
+    storage.write_bytes(storage.join(dataset, MANIFEST), manifest.to_json())
+
+
+def read_manifest(dataset: str | Path) -> Manifest:
+    """Reads the manifest of a dataset.
+
+    Raises:
+        UserError: there is none (the run did not finish, or the path is wrong), or its schema version is another one.
+    """
+    try:
+        document = json.loads(storage.read_bytes(storage.join(dataset, MANIFEST)))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{dataset} holds no {MANIFEST}: it is no dataset, or its curation did not finish",
+            "check the path, or run `unipart data run` again with the same arguments: it resumes",
+        ) from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{storage.join(dataset, MANIFEST)} is not JSON: {error}", "run `unipart data run` again") from None
+    version = document.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{dataset} has schema version {version}, this package reads version {SCHEMA_VERSION}",
+            "curate the dataset again, or install the version of the package that wrote it",
+        )
+    shards = tuple(ShardRecord(**shard) for shard in document.pop("shards"))
+    return Manifest(shards=shards, **document)
+
+
+def tar_bytes(sample_id: str, members: Mapping[str, bytes]) -> bytes:
+    """Returns one sample as a tar without its end marker; such tars can be concatenated."""
+    buffer = io.BytesIO()
+    with tarfile.TarFile(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(members, key=lambda name: (name != "json", name)):
+            info = tarfile.TarInfo(f"{sample_id}.{name}")
+            assert len(info.name) < 100, "a longer name would need a tar extension"
+            info.size, info.mode, info.mtime = len(members[name]), 0o644, 0
+            archive.addfile(info, io.BytesIO(members[name]))
+        end = archive.offset
+    return buffer.getvalue()[:end]
+
+
+def read_members(file: BinaryIO, begin: int, end: int, choose: Callable[[list[str]], list[str]] | None = None) -> dict[str, bytes]:
+    """Reads the members of the one sample that lies between two positions of a tar.
+
+    Args:
+        file: a seekable file.
+        begin: position of the first header.
+        end: position after the last member.
+        choose: function from the list of member names to those wanted; None for all.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    position = begin
+    while position < end:
+        file.seek(position)
+        info = tarfile.TarInfo.frombuf(file.read(_BLOCK), "utf-8", "strict")
+        found[info.name.partition(".")[2]] = (position + _BLOCK, info.size)
+        position += _BLOCK + -(-info.size // _BLOCK) * _BLOCK
+    members = {}
+    for name in found if choose is None else choose(list(found)):
+        start, length = found[name]
+        file.seek(start)
+        members[name] = file.read(length)
+    return members
+
+
+def write_shards(
+    dataset: str | Path, split: str, samples: Iterable[tuple[str, bytes]], max_bytes: int, max_samples: int
+) -> list[ShardRecord]:
+    """Writes samples into shards of bounded size, in the order given.
+
+    Args:
+        dataset: folder or s3:// address.
+        split: names the shards.
+        samples: ids and results of `tar_bytes`.
+        max_bytes: a shard is closed before it would grow beyond this (one sample may be larger).
+        max_samples: most samples in a shard.
+
+    Returns:
+        A record per shard.
+    """
+    records: list[ShardRecord] = []
+    ids: list[str] = []
+    chunks: list[bytes] = []
+    for sample_id, data in samples:
+        if chunks and (sum(map(len, chunks)) + len(data) > max_bytes or len(chunks) >= max_samples):
+            records.append(_write_shard(dataset, split, len(records), ids, chunks))
+            ids, chunks = [], []
+        ids.append(sample_id)
+        chunks.append(data)
+    if chunks:
+        records.append(_write_shard(dataset, split, len(records), ids, chunks))
+    return records
+
+
+def _write_shard(dataset: str | Path, split: str, number: int, ids: list[str], chunks: list[bytes]) -> ShardRecord:
+    name = f"shards/{split}-{number:06d}.tar"
+    content = b"".join([*chunks, b"\0" * (2 * _BLOCK)])  # a tar ends with two empty blocks
+    offsets = [0]
+    for chunk in chunks:
+        offsets.append(offsets[-1] + len(chunk))
+    storage.write_bytes(storage.join(dataset, name), content)
+    storage.write_bytes(storage.join(dataset, index_name(name)), pack_json({"sample_ids": ids, "offsets": offsets}))
+    return ShardRecord(name, split, hashlib.sha256(content).hexdigest(), len(content), len(ids))
+
+
+def index_name(shard: str) -> str:
+    """Returns the name of the offset table beside a shard."""
+    return shard.removesuffix(".tar") + ".json"
+
+
+@dataclass(frozen=True)
+class _Place:
+    sample_id: str
+    shard: str
+    begin: int
+    end: int
+
+
+class ShardIndex:
+    """Random access to the samples of a split by number; safe to share between processes."""
+
+    def __init__(self, places: Sequence[_Place], manifest: Manifest) -> None:
+        self._places = tuple(places)
+        self.manifest = manifest
+        self._number = {place.sample_id: number for number, place in enumerate(self._places)}
+
+    @classmethod
+    def open(cls, dataset: str | Path, split: str) -> Self:
+        """Reads the manifest and the offset tables of a split.
+
+        Raises:
+            UserError: no dataset there, another schema version, an unknown split, or a shard that is not what the manifest says.
+        """
+        manifest = read_manifest(dataset)
+        if split not in SPLITS:
+            raise UserError(
+                f"there is no split '{split}'.{did_you_mean(split, list(SPLITS))}", f"choose one of {', '.join(SPLITS)}"
+            )
+        places = []
+        for shard in manifest.split(split):
+            address = storage.join(dataset, shard.name)
+            if not storage.exists(address) or storage.size(address) != shard.bytes:
+                raise UserError(f"{address} is missing or incomplete", "run `unipart data run` again, or copy the dataset again")
+            table = json.loads(storage.read_bytes(storage.join(dataset, index_name(shard.name))))
+            offsets = table["offsets"]
+            places += [
+                _Place(sample_id, address, begin, end)
+                for sample_id, begin, end in zip(table["sample_ids"], offsets[:-1], offsets[1:], strict=True)
+            ]
+        return cls(places, manifest)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def sample_ids(self) -> tuple[str, ...]:
+        """Ids in reading order."""
+        return tuple(place.sample_id for place in self._places)
+
+    def number_of(self, sample_id: str) -> int:
+        """Returns the number of a sample; KeyError when the split does not have it."""
+        return self._number[sample_id]
+
+    def num_views(self, number: int) -> int:
+        """Returns how many condition views a sample has."""
+        return len(json.loads(self._members(number, lambda names: ["json"])["json"])["cameras"])
+
+    def read(self, number: int, groups: Collection[str] | None = None, views: Sequence[int] | None = None) -> Sample:
+        """Reads and decodes one sample; see `decode_sample` for the groups and views."""
+        members = self._members(number, lambda names: wanted_members(names, groups, views))
+        return decode_sample(self._places[number].sample_id, members, groups, views)
+
+    def _members(self, number: int, choose: Callable[[list[str]], list[str]]) -> dict[str, bytes]:
+        place = self._places[number]
+        length = place.end - place.begin
+        file, begin = storage.open_range(place.shard, place.begin, length)
+        with file:
+            return read_members(file, begin, begin + length, choose)

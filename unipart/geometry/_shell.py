@@ -1,0 +1,176 @@
+"""Sheets and blades thinner than a voxel: where the solid misses its own surface, a thin shell round the faces takes its place."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unipart.geometry._bits import (
+    Bits,
+    are_set,
+    compiled,
+    corner_positions,
+    empty_bits,
+    get_bit,
+    list_corners,
+    set_corners,
+    set_range,
+)
+from unipart.geometry._scan import Grid, Lines
+
+_SEED_REACH = 2
+"""Cells round a lost crossing in which not one corner is inside: the solid is missing there."""
+_SEED_SHARE = 0.25
+"""Or: share of lost crossings in the surrounding blocks."""
+_GROW = 3
+"""Lost crossings within this many cells of a seed belong to the same sheet."""
+
+
+class Shell(NamedTuple):
+    """The corners near a thin sheet.
+
+    Attributes:
+        corner: corner numbers, ascending, int64 [Q].
+        distance: to the nearest face of the sheet, in voxels, float32 [Q].
+        face: that face, int32 [Q].
+        solid: inside even without the shell, bool [Q].
+    """
+
+    corner: NDArray[np.int64]
+    distance: NDArray[np.float32]
+    face: NDArray[np.int32]
+    solid: NDArray[np.bool_]
+
+
+def no_shell() -> Shell:
+    """Returns a shell without corners."""
+    return Shell(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, np.bool_))
+
+
+def lost_crossings(lines: tuple[Lines, Lines, Lines], bits: Bits, grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Returns position in voxels [K 3] and face [K] of the crossings whose two neighbouring corners are both outside."""
+    found = [_lost_on_axis(lines[axis], bits, axis, grid.num_cells) for axis in range(3)]
+    return np.concatenate([points for points, _ in found]), np.concatenate([faces for _, faces in found])
+
+
+def add_shell(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], lines: tuple[Lines, Lines, Lines], bits: Bits, grid: Grid, width: float
+) -> Shell:
+    """Sets the bits within `width` voxels of the faces that the solid misses; solid regions are not thickened.
+
+    Args:
+        vertices: [V 3], mesh units.
+        faces: [F 3].
+        lines: the crossings of all faces.
+        bits: inside bits, changed in place.
+        grid: the grid.
+        width: half thickness of the shell in voxels; from 0.5 on at least one corner of every crossed edge is inside.
+    """
+    import igl
+
+    n = grid.num_cells
+    points, lost_faces = lost_crossings(lines, bits, grid)
+    seed = _seeds(points, lines, bits, n)
+    if not seed.any():
+        return no_shell()
+    seed_cells = empty_bits(n)
+    _mark_cells(points[seed], 0, 0, seed_cells, n)
+    chosen = seed | _any_within(points, _GROW, seed_cells, n)
+    points, sheet = points[chosen], np.unique(lost_faces[chosen])
+
+    reach = int(np.ceil(width))
+    core, surround = empty_bits(n), empty_bits(n)
+    _mark_cells(points, 1 - reach, reach, core, n)
+    _mark_cells(points, -reach, reach + 1, surround, n)
+    corners = list_corners(surround, n)
+    tree = igl.AABB()
+    sheet_faces = np.ascontiguousarray(faces[sheet])
+    tree.init(vertices, sheet_faces)
+    squared, nearest, _ = tree.squared_distance(vertices, sheet_faces, grid.to_mesh(corner_positions(corners, n)))
+    distance = (np.sqrt(squared) / grid.cell).astype(np.float32)
+    solid = are_set(bits, n, corners)
+    set_corners(bits, n, corners[(distance < width) & are_set(core, n, corners)])
+    return Shell(corners, distance, sheet[np.asarray(nearest, dtype=np.int64)].astype(np.int32), solid)
+
+
+def _seeds(points: NDArray[np.float32], lines: tuple[Lines, Lines, Lines], bits: Bits, num_cells: int) -> NDArray[np.bool_]:
+    """Tells which lost crossings show a sheet, and not just a corner or an edge that the grid cut off."""
+    from scipy.ndimage import uniform_filter
+
+    if len(points) == 0:
+        return np.zeros(0, dtype=np.bool_)
+    blocks = np.zeros((num_cells // 4 + 1,) * 3, dtype=np.float32)
+    lost_blocks = np.zeros_like(blocks)
+    for axis in range(3):
+        _count_in_blocks(lines[axis], axis, num_cells, blocks)
+    i, j, k = np.clip(points.astype(np.int64), 0, num_cells).T // 4
+    np.add.at(lost_blocks, (i, j, k), 1)
+    for counts in (blocks, lost_blocks):
+        uniform_filter(counts, 3, output=counts, mode="constant")
+    return (lost_blocks[i, j, k] > _SEED_SHARE * blocks[i, j, k]) | ~_any_within(points, _SEED_REACH, bits, num_cells)
+
+
+@compiled
+def _point_on(line, position, axis, num_cells):
+    """Returns (x, y, z) of a crossing in voxels (`_scan` says how lines are numbered)."""
+    p, q = np.float32(line % (num_cells + 1)), np.float32(line // (num_cells + 1))
+    if axis == 0:
+        return position, p, q
+    if axis == 1:
+        return q, position, p
+    return p, q, position
+
+
+@compiled
+def _corner_inside(bits, num_cells, i, j, k):
+    return get_bit(bits, k * (num_cells + 1) + j, i)
+
+
+@compiled
+def _lost_on_axis(lines, bits, axis, num_cells):
+    points = np.zeros((len(lines.code), 3), dtype=np.float32)
+    faces = np.zeros(len(lines.code), dtype=np.int32)
+    count = 0
+    for line in range(len(lines.start) - 1):
+        for c in range(lines.start[line], lines.start[line + 1]):
+            x, y, z = _point_on(line, lines.position[c], axis, num_cells)
+            i, j, k = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
+            inside = _corner_inside(bits, num_cells, i, j, k)
+            inside |= _corner_inside(bits, num_cells, i + (axis == 0), j + (axis == 1), k + (axis == 2))
+            if inside == 0:
+                points[count] = x, y, z
+                faces[count] = lines.code[c] >> 1
+                count += 1
+    return points[:count].copy(), faces[:count].copy()
+
+
+@compiled
+def _count_in_blocks(lines, axis, num_cells, blocks):
+    """Adds every crossing to its block of 4^3 cells."""
+    for line in range(len(lines.start) - 1):
+        for c in range(lines.start[line], lines.start[line + 1]):
+            x, y, z = _point_on(line, lines.position[c], axis, num_cells)
+            blocks[int(x) >> 2, int(y) >> 2, int(z) >> 2] += 1
+
+
+@compiled
+def _any_within(points, reach, bits, num_cells):
+    """Tells per point whether a set corner lies within `reach` cells of its cell."""
+    found = np.zeros(len(points), dtype=np.bool_)
+    for q in range(len(points)):
+        i, j, k = int(points[q, 0]), int(points[q, 1]), int(points[q, 2])
+        for z in range(max(0, k - reach + 1), min(num_cells, k + reach) + 1):
+            for y in range(max(0, j - reach + 1), min(num_cells, j + reach) + 1):
+                for x in range(max(0, i - reach + 1), min(num_cells, i + reach) + 1):
+                    found[q] |= _corner_inside(bits, num_cells, x, y, z) == 1
+    return found
+
+
+@compiled
+def _mark_cells(points, low, high, bits, num_cells):
+    """Sets the corners low..high (relative to the point's cell, all axes) round every point."""
+    for q in range(len(points)):
+        i, j, k = int(points[q, 0]), int(points[q, 1]), int(points[q, 2])
+        for z in range(max(0, k + low), min(num_cells, k + high) + 1):
+            for y in range(max(0, j + low), min(num_cells, j + high) + 1):
+                set_range(bits, z * (num_cells + 1) + y, max(0, i + low), min(num_cells, i + high))

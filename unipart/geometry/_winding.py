@@ -1,0 +1,318 @@
+"""Which grid corners are inside: winding numbers carried along the x lines by integer jumps.
+
+The winding number of a closed surface is an integer that changes by one at every crossing, so the crossings of `_scan` give it.
+The number of an open surface (Jacobson 2013) is any real; its rounding jumps at crossings too, and besides where the number passes
+through a half-integer. Away from the triangles the number is harmonic, so these level sets ("membranes") start at the boundary of
+the surface: the number is evaluated (Barill 2018, libigl) at the corners next to boundary edges, and on along the membranes only.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unipart.geometry._bits import Bits, compiled, corner_numbers, corner_positions, set_range
+from unipart.geometry._hash import edge_table
+from unipart.geometry._scan import Grid, Lines
+
+_CLEARANCE = 0.05
+"""Voxels that an evaluation keeps from the nearest face: the fast winding number is noise on a face."""
+
+_GUARD_CELLS = 32
+_GUARD_ACCURACY = 1.0
+
+
+class Membrane(NamedTuple):
+    """The evaluated corners.
+
+    Attributes:
+        corner: corner numbers, ascending, int64 [Q].
+        winding: winding number of the open components there, float32 [Q].
+    """
+
+    corner: NDArray[np.int64]
+    winding: NDArray[np.float32]
+
+
+class _Known(NamedTuple):
+    """Hash table corner -> winding number; -1 marks a free slot, NaN a corner that waits for evaluation."""
+
+    corner: NDArray[np.int64]
+    winding: NDArray[np.float32]
+    filled: NDArray[np.int64]
+
+
+def no_membrane() -> Membrane:
+    """Returns a membrane without corners."""
+    return Membrane(np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
+@compiled
+def fill_inside(x_lines, membrane, either_sign, num_cells, bits):
+    """Sets the bits of the corners with a rounded winding number >= 1 (or <= -1 too, with `either_sign`).
+
+    The number is 0 where a line starts, changes at every crossing, and is reset at every corner of the membrane.
+    """
+    n = num_cells + 1
+    known = 0
+    for row in range(n * n):
+        c, end = x_lines.start[row], x_lines.start[row + 1]
+        winding, since = 0, 0
+        while True:
+            crossing = int(np.ceil(x_lines.position[c])) if c < end else n
+            reset = n
+            if known < len(membrane.corner) and membrane.corner[known] < (row + 1) * n:
+                reset = membrane.corner[known] - row * n
+            until = max(min(crossing, reset, n), since)
+            if until > since and (winding >= 1 or (either_sign and winding <= -1)):
+                set_range(bits, row, since, until - 1)
+            since = until
+            if crossing <= reset and crossing < n:
+                winding -= 1 if x_lines.code[c] & 1 else -1
+                c += 1
+            elif reset < n:
+                winding = _rounded(membrane.winding[known])
+                known += 1
+            else:
+                break
+
+
+def find_membrane(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], lines: tuple[Lines, Lines, Lines], grid: Grid, accuracy: float
+) -> tuple[Membrane, int]:
+    """Evaluates the winding number of an open surface at every corner next to its boundary and its membranes.
+
+    Args:
+        vertices: [V 3], mesh units.
+        faces: the open components' faces [F 3].
+        lines: crossings with these faces only.
+        grid: the grid.
+        accuracy: libigl's `accuracy_scale`: 2 keeps the error below 0.005.
+
+    Returns:
+        The evaluated corners, and the number of evaluations made (the coarse guard included).
+    """
+    import igl
+
+    tree = igl.FastWindingNumberBVH()
+    tree.init(vertices, np.ascontiguousarray(faces), order=2)
+
+    def evaluate(corners: NDArray[np.int64], scale: float) -> NDArray[np.float32]:
+        points = grid.to_mesh(_clear_of_faces(corners, lines, grid.num_cells, np.float32(_CLEARANCE)))
+        return np.asarray(tree.winding_number(points, scale), dtype=np.float32)
+
+    coarse = _coarse_corners(grid.num_cells)
+    stride = _guard_stride(grid.num_cells)
+    guard = _segments_with_membrane(coarse, evaluate(coarse, _GUARD_ACCURACY), lines, grid.num_cells, stride)
+    fresh = np.union1d(_boundary_corners(vertices, faces, grid), guard)
+    known = _new_table(4 * len(fresh))
+    num_queries = len(coarse)
+    while len(fresh):
+        num_queries += len(fresh)
+        known = _store(known, fresh, evaluate(fresh, accuracy))
+        fresh, known = _follow_membranes(fresh, known, lines, grid.num_cells)
+    used = np.flatnonzero(known.corner >= 0)
+    order = used[np.argsort(known.corner[used])]
+    return Membrane(known.corner[order], known.winding[order]), num_queries
+
+
+def _boundary_corners(vertices: NDArray[np.float64], faces: NDArray[np.int64], grid: Grid) -> NDArray[np.int64]:
+    """Returns the 8 corners of every cell that a boundary edge passes through (walked in quarter-voxel steps)."""
+    edges = edge_table(faces)
+    first = np.unique(edges.of_half_edge, return_index=True)[1]
+    half_edges = np.stack([faces, np.roll(faces, -1, axis=1)], axis=2).reshape(-1, 2)[first]
+    ends = grid.to_voxels(vertices)[half_edges[edges.net != 0]]
+    steps = np.ceil(4 * np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)).astype(np.int64) + 1
+    edge = np.repeat(np.arange(len(ends)), steps + 1)
+    step = np.arange(len(edge)) - np.repeat(np.cumsum(steps + 1) - steps - 1, steps + 1)
+    share = (step / steps[edge])[:, None]
+    cells = np.floor(ends[edge, 0] * (1 - share) + ends[edge, 1] * share).astype(np.int64)
+    cells = corner_positions(np.unique(corner_numbers(cells, grid.num_cells)), grid.num_cells)
+    corners = cells[:, None] + np.indices((2, 2, 2)).reshape(3, 8).T
+    return np.unique(corner_numbers(corners.reshape(-1, 3), grid.num_cells))
+
+
+def _guard_stride(num_cells: int) -> int:
+    return -(-num_cells // _GUARD_CELLS)
+
+
+def _coarse_corners(num_cells: int) -> NDArray[np.int64]:
+    """Returns every stride-th corner along each axis, about 33^3."""
+    axis = np.arange(0, num_cells + 1, _guard_stride(num_cells))
+    k, j, i = np.meshgrid(axis, axis, axis, indexing="ij")
+    return corner_numbers(np.stack([i.ravel(), j.ravel(), k.ravel()], axis=1), num_cells)
+
+
+@compiled
+def _rounded(winding):
+    return int(np.floor(winding + 0.5))
+
+
+@compiled
+def _line_of(position, axis, num_cells):
+    """Returns the number of the line along `axis` through corner (i, j, k)."""
+    return position[(axis + 2) % 3] * (num_cells + 1) + position[(axis + 1) % 3]
+
+
+@compiled
+def _position_of(corner, num_cells):
+    n = num_cells + 1
+    return corner % n, corner // n % n, corner // (n * n)
+
+
+@compiled
+def _jump(lines, line, low, high):
+    """Returns how much the winding number changes between the corners low and high of a line."""
+    jump = 0
+    for c in range(lines.start[line], lines.start[line + 1]):
+        if low < lines.position[c] <= high:
+            jump -= 1 if lines.code[c] & 1 else -1
+    return jump
+
+
+@compiled
+def _clear_of_faces(corners, lines, num_cells, clearance):
+    """Returns the corners in voxels [Q 3], moved along their lines to `clearance` from a crossing (or the middle between two)."""
+    points = np.zeros((len(corners), 3))
+    for q, corner in enumerate(corners):
+        position = _position_of(corner, num_cells)
+        for axis in range(3):
+            at = np.float32(position[axis])
+            below, above = np.float32(-1e9), np.float32(1e9)
+            line = _line_of(position, axis, num_cells)
+            for c in range(lines[axis].start[line], lines[axis].start[line + 1]):
+                crossing = lines[axis].position[c]
+                if crossing <= at:
+                    below = crossing
+                elif crossing < above:
+                    above = crossing
+            middle = (below + above) / 2
+            if at - below < above - at:
+                points[q, axis] = max(at, min(below + clearance, middle))
+            else:
+                points[q, axis] = min(at, max(above - clearance, middle))
+    return points
+
+
+@compiled
+def _segments_with_membrane(coarse, winding, lines, num_cells, stride):
+    """Returns the corners between coarse neighbours whose rounded numbers differ by more than the crossings in between explain.
+
+    The argument that every membrane starts at a boundary edge is no proof; a membrane that closes round several of them shows here.
+    """
+    n = num_cells + 1
+    per_axis = num_cells // stride + 1
+    hops = (1, per_axis, per_axis * per_axis)
+    strides = (1, n, n * n)
+    found = np.zeros(3 * len(coarse) * (stride + 1), dtype=np.int64)
+    count = 0
+    for q, corner in enumerate(coarse):
+        position = _position_of(corner, num_cells)
+        for axis in range(3):
+            if position[axis] + stride > num_cells:
+                continue
+            jump = _jump(lines[axis], _line_of(position, axis, num_cells), position[axis], position[axis] + stride)
+            if _rounded(winding[q + hops[axis]]) != _rounded(winding[q]) + jump:
+                for step in range(stride + 1):
+                    found[count] = corner + step * strides[axis]
+                    count += 1
+    return found[:count]
+
+
+@compiled
+def _new_table(least):
+    size = 1024
+    while size < least:
+        size *= 2
+    return _Known(np.full(size, -1, np.int64), np.full(size, np.nan, np.float32), np.zeros(1, np.int64))
+
+
+@compiled
+def _slot(known, corner):
+    """Returns where a corner is, or the free slot where it belongs."""
+    mask = len(known.corner) - 1
+    slot = ((corner * 0x9E3779B97F4A7C1) >> 20) & mask
+    while known.corner[slot] != -1 and known.corner[slot] != corner:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@compiled
+def _put(known, corner, winding):
+    """Writes an entry; returns the table, a larger one when it was half full."""
+    if 2 * known.filled[0] >= len(known.corner):
+        larger = _new_table(4 * len(known.corner))
+        for slot in range(len(known.corner)):
+            if known.corner[slot] != -1:
+                to = _slot(larger, known.corner[slot])
+                larger.corner[to], larger.winding[to] = known.corner[slot], known.winding[slot]
+        larger.filled[0] = known.filled[0]
+        known = larger
+    slot = _slot(known, corner)
+    known.filled[0] += known.corner[slot] == -1
+    known.corner[slot], known.winding[slot] = corner, winding
+    return known
+
+
+@compiled
+def _store(known, corners, winding):
+    for q in range(len(corners)):
+        known = _put(known, corners[q], winding[q])
+    return known
+
+
+@compiled
+def _follow_membranes(fresh, known, lines, num_cells):
+    """Finds the corners to evaluate next.
+
+    Where a fresh corner and an evaluated neighbour differ by more than the crossings explain, a membrane cuts the edge between
+    them: the corners of the four cells round that edge follow. Returns them, and the table with them reserved.
+    """
+    n = num_cells + 1
+    strides = (1, n, n * n)
+    following = np.zeros(1024, dtype=np.int64)
+    count = np.int64(0)
+    for corner in fresh:
+        position = _position_of(corner, num_cells)
+        for axis in range(3):
+            for side in range(2):
+                low = position[axis] - 1 + side
+                if low < 0 or low >= num_cells:
+                    continue
+                lower = corner - strides[axis] * (1 - side)
+                a = known.winding[_slot(known, lower)]
+                b = known.winding[_slot(known, lower + strides[axis])]
+                if np.isnan(a) or np.isnan(b):
+                    continue
+                jump = _jump(lines[axis], _line_of(position, axis, num_cells), low, low + 1)
+                if _rounded(b) == _rounded(a) + jump:
+                    continue
+                if count + 18 > len(following):
+                    following = np.concatenate((following, np.zeros_like(following)))
+                count, known = _reserve_round(lower, axis, known, num_cells, following, count)
+    return following[:count], known
+
+
+@compiled
+def _reserve_round(lower, axis, known, num_cells, following, count):
+    """Reserves and lists the unknown corners of the four cells round the edge from corner `lower` along `axis`."""
+    n = num_cells + 1
+    strides = (1, n, n * n)
+    position = _position_of(lower, num_cells)
+    across, up = (axis + 1) % 3, (axis + 2) % 3
+    for da in range(-1, 2):
+        for du in range(-1, 2):
+            if not (0 <= position[across] + da <= num_cells and 0 <= position[up] + du <= num_cells):
+                continue
+            for along in range(2):
+                corner = lower + along * strides[axis] + da * strides[across] + du * strides[up]
+                if known.corner[_slot(known, corner)] == -1:
+                    known = _put(known, corner, np.float32(np.nan))
+                    following[count] = corner
+                    count += 1
+    return count, known
+
+
+def fill_closed(x_lines: Lines, num_cells: int, bits: Bits) -> None:
+    """Sets the bits inside closed, outward-oriented components: their numbers add up to 1 or more."""
+    fill_inside(x_lines, no_membrane(), False, num_cells, bits)

@@ -1,0 +1,70 @@
+"""Which of many overlapping masks to keep: stability, greedy suppression, containment (paper §3.2, after SAM 2 and P3-SAM)."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Granularity = Literal["fine", "auto", "coarse"]
+
+
+def mask_stability(logits: Float[Tensor, "*B L"], offset: float = 1.0) -> Float[Tensor, "*B"]:
+    """Returns the IoU of a mask cut at +offset and at -offset: 1 when the cut does not matter, 0 for an empty mask."""
+    return (logits > offset).sum(-1) / (logits > -offset).sum(-1).clamp_min(1)
+
+
+def choose_masks(
+    logits: Float[Tensor, "K M L"], iou: Float[Tensor, "K M"], granularity: Granularity, iou_min: float, min_tokens: int
+) -> Int[Tensor, " K"]:
+    """Chooses one of the M answers to each prompt.
+
+    auto takes the best predicted IoU; fine the smallest and coarse the largest among the answers that are good enough
+    (iou_min, min_tokens), and the best one when none is.
+    """
+    best = iou.argmax(-1)
+    if granularity == "auto":
+        return best
+    size = (logits > 0).sum(-1).float()
+    good = (iou >= iou_min) & (size >= min_tokens)
+    wanted = -size if granularity == "fine" else size
+    return torch.where(good.any(-1), wanted.masked_fill(~good, -torch.inf).argmax(-1), best)
+
+
+def mask_overlap(masks: Bool[Tensor, "K L"]) -> Float[Tensor, "K K"]:
+    """Returns the number of latents shared by each pair of masks; its diagonal holds their sizes."""
+    return masks.float() @ masks.float().T
+
+
+def suppress(masks: Bool[Tensor, "K L"], scores: Float[Tensor, " K"], max_iou: float) -> Int[Tensor, " N"]:
+    """Greedy non-maximum suppression: best score first (ties to the earlier mask), dropping what overlaps a kept mask more.
+
+    Returns:
+        Kept indices, best first.
+    """
+    shared = mask_overlap(masks)
+    size = shared.diagonal()
+    too_close = (shared / (size[:, None] + size[None] - shared).clamp_min(1) > max_iou).cpu()
+    kept: list[int] = []
+    alive = torch.ones(len(masks), dtype=torch.bool)
+    for index in torch.argsort(scores, descending=True, stable=True).tolist():
+        if alive[index]:
+            kept.append(index)
+            alive &= ~too_close[index]
+    return torch.tensor(kept, dtype=torch.long, device=masks.device)
+
+
+def drop_contained(masks: Bool[Tensor, "K L"], max_covered: float) -> Int[Tensor, " N"]:
+    """Goes through masks from the first and drops those of which kept masks already cover more than a fraction.
+
+    Returns:
+        Kept indices in the given order.
+    """
+    kept: list[int] = []
+    host = masks.cpu()
+    covered = torch.zeros(masks.shape[1], dtype=torch.bool)
+    for index, mask in enumerate(host):
+        if int((mask & covered).sum()) <= max_covered * int(mask.sum()):
+            kept.append(index)
+            covered |= mask
+    return torch.tensor(kept, dtype=torch.long, device=masks.device)

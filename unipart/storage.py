@@ -1,0 +1,190 @@
+"""Files in folders and in object storage (``s3://bucket/key``) behind a few functions; the only user of boto3.
+
+Every write is atomic: a reader sees the old content or the new one, never a part of it. The endpoint and the credentials of S3 come
+from the environment as boto3 reads them (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID`` ...).
+"""
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from unipart.errors import EnvironmentProblem, UserError
+
+S3_SCHEME = "s3://"
+
+
+def is_s3(url: str | Path) -> bool:
+    """Tells whether the address is in object storage."""
+    return str(url).startswith(S3_SCHEME)
+
+
+def join(root: str | Path, *parts: str) -> str:
+    """Appends path segments to a folder or an s3:// address."""
+    return "/".join([str(root).rstrip("/"), *parts])
+
+
+def resolve(url: str | Path) -> str:
+    """Returns an address that means the same in every process: an absolute path, or the s3:// address itself.
+
+    Raises:
+        UserError: a folder is wanted and a file is there.
+    """
+    if is_s3(url):
+        return str(url).rstrip("/")
+    if Path(url).is_file():
+        raise UserError(f"{url} is a file", "give a folder")
+    return str(Path(url).resolve())
+
+
+def exists(url: str | Path) -> bool:
+    """Tells whether a file is there."""
+    if not is_s3(url):
+        return Path(url).is_file()
+    bucket, key = _split(url)
+    with _explained(url):
+        found = _client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+    return any(item["Key"] == key for item in found)
+
+
+def size(url: str | Path) -> int:
+    """Returns the size of a file in bytes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not is_s3(url):
+        return Path(url).stat().st_size
+    bucket, key = _split(url)
+    with _explained(url):
+        return int(_client().head_object(Bucket=bucket, Key=key)["ContentLength"])
+
+
+def list_files(root: str | Path, suffix: str = "") -> list[str]:
+    """Returns the paths of all files below root, relative to it and sorted; a missing folder has none."""
+    if is_s3(root):
+        names = _list_s3(root)
+    else:
+        folder = Path(root)
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    return sorted(name for name in names if name.endswith(suffix))
+
+
+def read_bytes(url: str | Path) -> bytes:
+    """Reads a whole file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    with open_binary(url) as file:
+        return file.read()
+
+
+def open_binary(url: str | Path) -> BinaryIO:
+    """Opens a file for reading; an object of S3 is streamed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not is_s3(url):
+        return Path(url).open("rb")
+    bucket, key = _split(url)
+    with _explained(url):
+        return _client().get_object(Bucket=bucket, Key=key)["Body"]
+
+
+def open_range(url: str | Path, offset: int, length: int) -> tuple[BinaryIO, int]:
+    """Opens a byte range for random access.
+
+    Returns:
+        A seekable file and the position in it where the range begins: the file itself for a folder, the fetched range for S3.
+    """
+    if not is_s3(url):
+        return Path(url).open("rb"), offset
+    bucket, key = _split(url)
+    with _explained(url):
+        answer = _client().get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-{offset + length - 1}")
+        return io.BytesIO(answer["Body"].read()), 0
+
+
+def write_bytes(url: str | Path, data: bytes) -> None:
+    """Writes a file atomically, creating its folder."""
+    with open_writer(url) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_writer(url: str | Path) -> Iterator[BinaryIO]:
+    """Gives a temporary file that takes its final place when the block ends, and is dropped when it raises."""
+    folder = None if is_s3(url) else Path(url).parent
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".writing-", dir=folder)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        if folder is None:
+            bucket, key = _split(url)
+            with _explained(url):
+                _client().upload_file(name, bucket, key)
+        else:
+            temporary.chmod(0o644)  # mkstemp makes private files
+            temporary.replace(url)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def delete(url: str | Path) -> None:
+    """Removes a file; a missing one is no error."""
+    if not is_s3(url):
+        Path(url).unlink(missing_ok=True)
+        return
+    bucket, key = _split(url)
+    with _explained(url):
+        _client().delete_object(Bucket=bucket, Key=key)
+
+
+def _list_s3(root: str | Path) -> list[str]:
+    bucket, prefix = _split(join(root, ""))
+    names = []
+    with _explained(root):
+        for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            names += [item["Key"][len(prefix) :] for item in page.get("Contents", [])]
+    return names
+
+
+def _split(url: str | Path) -> tuple[str, str]:
+    bucket, _, key = str(url).removeprefix(S3_SCHEME).partition("/")
+    if not bucket:
+        raise UserError(f"'{url}' names no bucket", "write s3://BUCKET/FOLDER")
+    return bucket, key
+
+
+@lru_cache(maxsize=1)
+def _client() -> Any:
+    try:
+        import boto3
+    except ImportError:
+        raise EnvironmentProblem("s3:// addresses need boto3", "pip install boto3") from None
+    return boto3.client("s3")
+
+
+@contextmanager
+def _explained(url: str | Path) -> Iterator[None]:
+    """Turns boto3's errors into ours: missing objects, and everything that the user's set-up causes."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code in ("404", "NoSuchKey"):
+            raise FileNotFoundError(f"no such object: {url}") from None
+        raise EnvironmentProblem(f"{url}: {error}", "check the bucket, the credentials and AWS_ENDPOINT_URL") from None
+    except BotoCoreError as error:
+        raise EnvironmentProblem(f"{url}: {error}", "check the credentials and AWS_ENDPOINT_URL") from None
