@@ -173,7 +173,8 @@ def _report(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> in
     from pipelines.ledger import count_states
 
     counts = count_states(rows)
-    kept_fraction = counts["kept"] / counts["in"] if counts["in"] else 0.0
+    settled = counts["in"] - counts.get("pending", 0)
+    kept_fraction = counts["kept"] / max(settled, 1)
     reasons = Counter(f"{row['state']}: {row['reason']}" for row in rows if row["reason"])
     if arguments.json:
         names = (
@@ -196,8 +197,9 @@ def _report(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> in
         pending = f" + {counts['pending']} pending" if "pending" in counts else ""
         print(f"in {counts['in']} = kept {counts['kept']} + rejected {counts['rejected']} + failed {counts['failed']}{pending}")
         for reason, count in reasons.most_common():
-            print(f"  {count:6d}  {reason}")
-    if counts["kept"] == 0 or kept_fraction < arguments.min_kept:
+            example = next(row["uri"] for row in rows if f"{row['state']}: {row['reason']}" == reason)
+            print(f"  {count:6d}  {reason}  (as {example})")
+    if settled and (counts["kept"] == 0 or kept_fraction < arguments.min_kept):
         _say(f"too much bad data: {kept_fraction:.1%} kept, wanted at least {max(arguments.min_kept, 1e-9):.1%}")
         return _TOO_MUCH_BAD_DATA
     return 0

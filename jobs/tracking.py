@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.runs import read_history
+
 OFF = "off"
 LINK = "mlflow.json"
 EXPERIMENT = "unipart"
@@ -151,21 +153,21 @@ class HistoryFollower:
     """Reads a growing ``history.jsonl`` in a thread: rows go to a tracker and to a callback (progress on stderr).
 
     Args:
-        history: the file; it may not exist yet.
+        run: the run's folder; the file may not exist yet.
         tracker: where rows are logged; None for nowhere.
         on_row: called with every new row.
         seconds: how often to look.
     """
 
     def __init__(
-        self, history: Path, tracker: Tracker | None, on_row: Callable[[dict[str, float]], None] | None = None, seconds: float = 2.0
+        self, run: Path, tracker: Tracker | None, on_row: Callable[[dict[str, float]], None] | None = None, seconds: float = 2.0
     ) -> None:
-        self.history = history
+        self.run = run
         self.tracker = tracker
         self.on_row = on_row
         self.seconds = seconds
         self._rows_shipped = self._shipped()
-        self._rows_seen = len(self._rows())
+        self._rows_seen = len(read_history(self.run))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
@@ -183,7 +185,7 @@ class HistoryFollower:
             self._poll()
 
     def _poll(self) -> None:
-        rows = self._rows()
+        rows = read_history(self.run)
         for row in rows[self._rows_seen :]:
             if self.on_row is not None:
                 self.on_row(row)
@@ -194,15 +196,8 @@ class HistoryFollower:
             link = self.tracker.folder / LINK
             link.write_text(json.dumps({**json.loads(link.read_text()), "shipped": len(rows)}) + "\n")
 
-    def _rows(self) -> list[dict[str, float]]:
-        if not self.history.is_file():
-            return []
-        text = self.history.read_text()
-        # The last line may be half written.
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line]
-
     def _shipped(self) -> int:
-        link = self.history.parent / LINK
+        link = self.run / LINK
         return int(json.loads(link.read_text()).get("shipped", 0)) if link.is_file() else 0
 
 

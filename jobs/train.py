@@ -3,34 +3,31 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.options import Parser, apply_fields, split_config_flags
 from jobs.recipes import find_recipe, recipe_names
+from jobs.runs import latest_checkpoint
 from jobs.tracking import HistoryFollower, Tracker
-from jobs.training.config import KINDS, AnyTrainConfig
+from jobs.training.config import CONFIGS, KINDS, AnyTrainConfig
 from jobs.training.launch import Job, describe_size, facts, make_job, run_here, run_on_ray
-from jobs.training.loop import HISTORY
-from jobs.training.state import Progress, latest_checkpoint, read_progress
+from jobs.training.state import Progress, read_progress
 from unipart.data.shards import ShardIndex
 from unipart.errors import UserError
 from unipart.models.pretrained import weights_digest
 
 
-def train(
-    job: Job, config: AnyTrainConfig, recipe: AnyTrainConfig, workers: int = 1, gpus: float = 0.0, tracking: str | None = None
-) -> Progress:
+def train(job: Job, workers: int = 1, gpus: float = 0.0, tracking: str | None = None) -> Progress:
     """Runs a training with progress on stderr and an MLflow run beside it.
 
     Args:
         job: from `make_job`.
-        config: what is trained.
-        recipe: what the config was derived from; the difference becomes tags.
         workers: Ray Train workers; 0 trains in this process, without Ray.
         gpus: GPUs a worker.
         tracking: MLflow URI, "off", or None for SQLite beside the run.
     """
-    folder = Path(job.folder)
+    folder, config = Path(job.folder), CONFIGS[job.kind].parse(job.config)
     newest = latest_checkpoint(folder)
     if newest is not None:
         before = read_progress(newest)
@@ -41,12 +38,12 @@ def train(
     known = facts(job)
     tags = {"unipart.kind": job.kind, "unipart.recipe": config.recipe, "unipart.data": known["data"], "unipart.dataset": job.data}
     tags |= {f"unipart.parent.{kind}": digest for kind, digest in known["lineage"].items()}
-    tags |= {f"unipart.changed.{name}": f"{ours} (recipe: {theirs})" for name, (ours, theirs) in config.diff(recipe).items()}
+    tags |= {f"unipart.changed.{name}": f"{ours} (recipe: {theirs})" for name, (theirs, ours) in job.changed.items()}
     tracker = Tracker(folder, tracking, name=f"{job.kind} {folder.parent.name}", tags=tags)
     tracker.params({"kind": job.kind, **config.flat()})
     status = "FAILED"
     try:
-        with HistoryFollower(folder / HISTORY, tracker, lambda row: _tell(job.kind, row, config.steps)):
+        with HistoryFollower(folder, tracker, lambda row: _tell(job.kind, row, config.steps)):
             progress = run_here(job) if workers == 0 else run_on_ray(job, workers, gpus)
         newest = latest_checkpoint(folder)
         if newest is not None:
@@ -80,11 +77,16 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--data is missing", "give the folder that `unipart data run` wrote")
     folder = Path(options.out or f"runs/{options.kind}")
     models = Path(options.models) if options.models else folder.parent
-    job = make_job(config, options.data, folder, models, options.image_weights, options.device)
-    for name, (ours, theirs) in config.diff(recipe).items():
+    job = replace(
+        make_job(config, recipe, options.data, folder, models),
+        image_weights=options.image_weights,
+        device=options.device,
+        threads=options.threads,
+    )
+    for name, (theirs, ours) in job.changed.items():
         print(f"{name}: {ours} (recipe: {theirs})", file=sys.stderr)
     print(f"{config.recipe}: {describe_size(config, len(ShardIndex.open(job.data, 'train')))}", file=sys.stderr)
-    train(job, config, recipe, options.workers, options.gpus, options.tracking)
+    train(job, options.workers, options.gpus, options.tracking)
     print(latest_checkpoint(folder))
     return 0
 
@@ -133,6 +135,7 @@ def _parser() -> Parser:
     parser.add_argument("--image-weights", metavar="DIR", help="folder of released DINOv2 weights")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     parser.add_argument("--workers", type=int, default=1, help="Ray Train workers; 0 trains in this process (default: 1)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads a worker (default: the cores, shared evenly)")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs a worker (default: 0)")
     parser.add_argument("--tracking", metavar="URI", help="MLflow URI or 'off' (default: sqlite beside the run)")
     parser.add_argument("--dry-run", action="store_true", help="print the config and stop")

@@ -138,7 +138,7 @@ def shared(target: str, seconds: float, memory_mb: int) -> Isolated:
 
 
 def _read_answer(process: subprocess.Popen[bytes], timeout: float) -> dict[str, Any] | None:
-    """Reads one JSON line; None when the process died, hung or wrote anything else."""
+    """Reads one JSON line; None when the process died or hung."""
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
     end = time.monotonic() + timeout

@@ -177,6 +177,8 @@ def _client() -> Any:
 @contextmanager
 def _explained(url: str | Path) -> Iterator[None]:
     """Turns boto3's errors into ours: missing objects, and everything that the user's set-up causes."""
+    _client()  # says what to do when boto3 is missing
+    from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -186,5 +188,5 @@ def _explained(url: str | Path) -> Iterator[None]:
         if code in ("404", "NoSuchKey"):
             raise FileNotFoundError(f"no such object: {url}") from None
         raise EnvironmentProblem(f"{url}: {error}", "check the bucket, the credentials and AWS_ENDPOINT_URL") from None
-    except BotoCoreError as error:
+    except (BotoCoreError, Boto3Error) as error:
         raise EnvironmentProblem(f"{url}: {error}", "check the credentials and AWS_ENDPOINT_URL") from None

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import distributed
 
+from jobs.runs import SETTINGS
 from jobs.training.batches import BatchSource, make_draw
 from jobs.training.config import CONFIGS, AnyTrainConfig, Kind
 from jobs.training.loop import Place, Run, fit
@@ -22,7 +23,6 @@ from unipart.models.geom_seg_vae import GeomSegVAEConfig
 from unipart.models.image_encoder import ImageEncoderConfig
 from unipart.models.pretrained import load_config, weights_digest
 
-SETTINGS = "train.json"
 PARENTS: dict[Kind, tuple[Kind, ...]] = {"vae": (), "anchor": ("vae",), "whole": ("vae",), "part": ("vae", "whole")}
 """The finished models that each training builds on."""
 FREE = ("steps", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every", "validation_batches", "loader_workers")
@@ -41,6 +41,7 @@ class Job:
         data: folder or s3:// address of the shards.
         folder: the run's folder; on a cluster, one that all workers share.
         parents: {kind: checkpoint folder}.
+        changed: {flat field: [recipe's value, this run's value]}.
         image_weights: released DINOv2 weights, or None.
         device: "cpu", "cuda", or "auto".
         threads: CPU threads a worker; 0 shares the machine's cores evenly.
@@ -51,23 +52,21 @@ class Job:
     data: str
     folder: str
     parents: dict[str, str]
+    changed: dict[str, Any]
     image_weights: str | None = None
     device: str = "auto"
     threads: int = 0
 
 
-def make_job(
-    config: AnyTrainConfig, data: str, folder: Path, models: Path, image_weights: str | None = None, device: str = "auto"
-) -> Job:
+def make_job(config: AnyTrainConfig, recipe: AnyTrainConfig, data: str, folder: Path, models: Path) -> Job:
     """Checks a training before anything is started: data, parents, and that a continued run is the same run.
 
     Args:
-        config: the recipe.
+        config: what is trained.
+        recipe: what the config was derived from.
         data: the shards.
         folder: of the run.
         models: folder with the parents' runs: ``vae/``, ``whole/``.
-        image_weights: see `Job`.
-        device: see `Job`.
 
     Raises:
         UserError: what is missing or does not fit.
@@ -82,7 +81,8 @@ def make_job(
             told = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
             raise UserError(f"the run in {folder} was started with other settings: {told}", "use its settings, or another --out")
     place = data if "://" in data else str(Path(data).resolve())
-    return Job(config.kind, config.model_dump(mode="json"), place, str(folder.resolve()), parents, image_weights, device)
+    differs = {name: [theirs, ours] for name, (ours, theirs) in config.diff(recipe).items()}
+    return Job(config.kind, config.model_dump(mode="json"), place, str(folder.resolve()), parents, differs)
 
 
 def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
@@ -96,7 +96,7 @@ def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
     folder = Path(job.folder)
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        document = {"kind": job.kind, "data": job.data, "parents": job.parents, "config": job.config}
+        document = {"kind": job.kind, "data": job.data, "parents": job.parents, "changed": job.changed, "config": job.config}
         (folder / SETTINGS).write_text(json.dumps(document, indent=2) + "\n")
     objective = make_objective(config, parents, job.image_weights, place)
     draw = make_draw(config, _vae_config(parents), _image_size(config, parents))

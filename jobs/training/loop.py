@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, distributed, nn
 
+from jobs.runs import HISTORY, latest_checkpoint, read_history
 from jobs.training.config import OptimizerConfig, TrainConfig
-from jobs.training.state import Average, Progress, latest_checkpoint, load_state, save_state, write_checkpoint
+from jobs.training.state import Average, Progress, load_state, save_state, write_checkpoint
 from unipart.errors import UserError
 from unipart.rng import derive_seed
 
 Batch = dict[str, Any]
-HISTORY = "history.jsonl"
 
 
 class Objective(Protocol):
@@ -212,12 +212,6 @@ class History:
                 file.write(json.dumps(row) + "\n")
 
 
-def read_history(run: Path) -> list[dict[str, float]]:
-    """Returns the rows of a run's history; empty without one."""
-    path = run / HISTORY
-    return [json.loads(line) for line in path.read_text().splitlines() if line] if path.is_file() else []
-
-
 def _train_step(run: Run, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], step: int) -> _Step:
     config, place = run.config, run.place
     sample_ids: list[str] = []
@@ -271,7 +265,7 @@ def _summary(window: list[_Step], optimizer: torch.optim.Optimizer, config: Trai
     loss = means.pop("loss")
     row = {"step": window[-1].step, "loss": loss, **{f"loss/{name}": value for name, value in means.items()}}
     row |= {"grad_norm": float(table[:, -1].mean()), "lr": optimizer.param_groups[0]["lr"] / optimizer.param_groups[0]["factor"]}
-    return row | {"samples_per_second": len(window) * config.batch_size / seconds, "seconds_per_step": seconds / len(window)}
+    return row | {"samples_per_second": len(window) * config.batch_size / seconds, "seconds": seconds}
 
 
 def _checkpoint(run: Run, learner: _Learner, progress: Progress) -> None:

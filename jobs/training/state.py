@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from jobs.runs import WEIGHTS, checkpoint_folders, latest_checkpoint
 from unipart.errors import UserError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -113,17 +114,6 @@ def read_progress(folder: Path) -> Progress:
     return Progress(**json.loads((folder / "train_state" / "progress.json").read_text()))
 
 
-def checkpoint_folders(run: Path) -> list[Path]:
-    """Returns the complete checkpoints of a run, oldest first."""
-    return sorted(run.glob("checkpoints/step_*"))
-
-
-def latest_checkpoint(run: Path) -> Path | None:
-    """Returns the newest complete checkpoint of a run, or None."""
-    folders = checkpoint_folders(run)
-    return folders[-1] if folders else None
-
-
 def find_checkpoint(path: str | Path, finished: bool = True) -> Path:
     """Resolves a run folder, or a checkpoint folder itself, to the checkpoint to load.
 
@@ -131,7 +121,7 @@ def find_checkpoint(path: str | Path, finished: bool = True) -> Path:
         UserError: there is none, or the run has not finished.
     """
     path = Path(path)
-    found = path if (path / "model.safetensors").is_file() else latest_checkpoint(path)
+    found = path if (path / WEIGHTS).is_file() else latest_checkpoint(path)
     if found is None:
         raise UserError(f"{path} holds no checkpoint", "train it first: unipart train --help")
     if finished and (found / "train_state").is_dir() and not read_progress(found).finished:

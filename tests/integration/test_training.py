@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.recipes import find_recipe
+from jobs.runs import read_history
 from jobs.train import train
 from jobs.training.launch import make_job
-from jobs.training.loop import read_history
 from jobs.training.state import find_checkpoint
 from unipart.data.codec import encode_sample
 from unipart.data.schema import SCHEMA_VERSION, PartSamples, Sample, SurfaceSamples, View
@@ -89,8 +89,8 @@ def _train(kind, dataset, models, name=None, workers=0, **changes):
     recipe = find_recipe(kind, "ci")
     config = recipe.replace(**changes)
     folder = models / (name or kind)
-    job = replace(make_job(config, str(dataset), folder, models), threads=1)
-    progress = train(job, config, recipe, workers=workers, tracking="off")
+    job = replace(make_job(config, recipe, str(dataset), folder, models), threads=1)
+    progress = train(job, workers=workers, tracking="off")
     return folder, progress
 
 

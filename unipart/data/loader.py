@@ -1,8 +1,8 @@
 """Samples as batches of tensors: one global order, one integer cursor, exact and elastic resume.
 
-The stream is a function of (dataset, seed, batch size). The cursor counts global batches; a rank takes its slice of each, and the random
-draws of a sample depend on (seed, epoch, sample number) only. So the same batches come whatever the number of ranks and loader
-processes, and a run that continues from cursor c sees exactly what it would have seen.
+The stream is a function of (dataset, seed, batch size). The cursor counts global batches; a rank takes its slice of each, and the
+random draws of a sample depend on (seed, epoch, sample number) only. So the same batches come whatever the number of ranks and
+loader processes, and a run that continues from cursor c sees exactly what it would have seen.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -40,8 +40,8 @@ class Draw:
 class GlobalOrder(Sampler[list[Draw]]):
     """Yields this rank's slice of each global batch, from the cursor on.
 
-    Every epoch is a new permutation. Batches run across the ends of epochs, so all have the same size; only the last batch of a stream
-    bounded by `epochs` is shorter.
+    Every epoch is a new permutation. Batches run across the ends of epochs, so all have the same size; only the last batch of a
+    stream bounded by `epochs` is shorter.
 
     Args:
         num_samples: size of the dataset, at least 1.

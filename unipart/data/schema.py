@@ -113,9 +113,10 @@ class Sample:
 
     Attributes:
         sample_id: the asset id.
-        meta: JSON: source, uri, sha256, licence, num_parts, part_names, parts (list of dicts: name, area, volume, box, num_faces,
-            watertight_original), normalisation (`Similarity` dict: file units -> gcs), remesh (quality figures), warnings,
-            render_backend, config_digest, code_version, schema_version.
+        meta: JSON: source, uri, sha256, licence, split, num_parts, part_names, parts (a dict per part, the fields of
+            `unipart.geometry.components.PartRecord`), normalisation (`Similarity` dict: file units -> gcs), cleaning (counts),
+            remesh (quality figures: whole, and a list for the parts), warnings, render_backend, config_digest (of the stages that
+            made the sample), code_version, schema_version.
         surface: uniform points of the whole [C ...].
         sharp: points on sharp edges of the whole; may have zero rows.
         queries, field: [Q 3], [Q] float32 of the whole in GCS.

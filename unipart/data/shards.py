@@ -1,8 +1,8 @@
 """Shards: tars that follow WebDataset's naming rule, the manifest that lists them, and random access by number.
 
 A dataset is a folder (or s3:// address) with ``manifest.json`` and ``shards/SPLIT-000000.tar``. The members of a sample are named
-``<sample id>.<member>`` and lie side by side. Beside each tar lies ``SPLIT-000000.json``, which says where each sample begins, so that
-sample i is one seek away. Readers trust the manifest, never a listing: it is written last, so what it names is complete.
+``<sample id>.<member>`` and lie side by side. Beside each tar lies ``SPLIT-000000.json``, which says where each sample begins, so
+that sample i is one seek away. Readers trust the manifest, never a listing: it is written last, so what it names is complete.
 """
 
 import hashlib

@@ -35,6 +35,15 @@ def lowest_bit(word):
 
 
 @compiled
+def count_bits(word):
+    """Returns the number of set bits of a word: sums of 2, 4 and 8 neighbouring bits, then of all bytes."""
+    word -= (word >> ONE) & np.uint64(0x5555555555555555)
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@compiled
 def get_bit(bits, row, i):
     """Returns 1 where corner i of a row is inside, else 0."""
     return (bits[row, i >> 6] >> np.uint64(i & 63)) & ONE
@@ -77,10 +86,7 @@ def list_corners(bits, num_cells):
     count = 0
     for row in range(bits.shape[0]):
         for word in range(bits.shape[1]):
-            rest = bits[row, word]
-            while rest:
-                rest &= rest - ONE
-                count += 1
+            count += count_bits(bits[row, word])
     corners = np.zeros(count, dtype=np.int64)
     count = 0
     for row in range(bits.shape[0]):

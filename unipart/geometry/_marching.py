@@ -1,7 +1,4 @@
-"""Marching cubes straight from the bit rows: watertight and manifold for every pattern of bits, with exact vertices.
-
-A vertex sits where the surface really crosses its grid edge and remembers the face that crossed it (its provenance).
-"""
+"""Marching cubes straight from the bit rows: closed and manifold for every pattern of bits. `_placing` finds the positions."""
 
 import functools
 from typing import NamedTuple
@@ -9,64 +6,28 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unipart.geometry._bits import ONE, Bits, compiled, get_bit, lowest_bit
-from unipart.geometry._scan import Lines
-from unipart.geometry._shell import Shell
-from unipart.geometry._winding import Membrane
-
-_MARGIN = np.float32(1e-3)
-"""Vertices keep this share of an edge from its corners, so that no two of them coincide."""
-_COINCIDENT = np.float32(0.02)
-"""Crossings this close (voxels) are one place: the face with the better rank gets it."""
+from unipart.geometry._bits import ONE, Bits, compiled, count_bits, get_bit, lowest_bit
 
 
-class Evidence(NamedTuple):
-    """What is known about the position of the surface on a grid edge.
+class Topology(NamedTuple):
+    """The faces, with one vertex on every grid edge that has one end inside.
 
     Attributes:
-        lines: crossings along x, y and z.
-        rank: per face [F]; of coincident faces the lowest rank names the vertex.
-        shell: distances near thin sheets.
-        shell_width: half thickness of the shell in voxels.
-        membrane: winding numbers near the membranes.
-    """
-
-    lines: tuple[Lines, Lines, Lines]
-    rank: NDArray[np.int32]
-    shell: Shell
-    shell_width: np.float32
-    membrane: Membrane
-
-
-class _Draft(NamedTuple):
-    """The vertices made so far.
-
-    `vertex_of_edge` [axis, plane & 1, corner in plane] holds those on grid edges that start in the current or the previous plane.
-    """
-
-    vertices: NDArray[np.float32]
-    source: NDArray[np.int32]
-    vertex_of_edge: NDArray[np.int32]
-    num_vertices: NDArray[np.int64]
-
-
-class Surface(NamedTuple):
-    """An extracted surface.
-
-    Attributes:
-        vertices: positions in voxels, float32 [V 3].
-        source: face that a vertex lies on, or -1 (membrane), int32 [V].
+        corner: number of the lower end of a vertex's grid edge, int64 [V].
+        axis: direction of the edge, int8 [V].
+        entering: the upper end is the inside one, bool [V].
         faces: int32 [F 3], counter-clockwise from outside.
     """
 
-    vertices: NDArray[np.float32]
-    source: NDArray[np.int32]
+    corner: NDArray[np.int64]
+    axis: NDArray[np.int8]
+    entering: NDArray[np.bool_]
     faces: NDArray[np.int32]
 
 
-def extract(bits: Bits, evidence: Evidence, num_cells: int) -> Surface:
+def march(bits: Bits, num_cells: int) -> Topology:
     """Returns the surface between the set and the clear corners; the border corners must be clear."""
-    return Surface(*_march(bits, evidence, num_cells, *_triangles_of_case()))
+    return Topology(*_march(bits, num_cells, *_triangles_of_case()))
 
 
 @functools.cache
@@ -130,27 +91,34 @@ def _triangulate(loop: tuple[int, ...], faces_of_edge: list[set[int]]) -> list[t
 
 
 @compiled
-def _march(bits, evidence, num_cells, table, edges):
+def _march(bits, num_cells, table, edges):
     n = num_cells + 1
     num_vertices = _count_cut_edges(bits, num_cells)
-    draft = _Draft(
-        np.zeros((num_vertices, 3), np.float32),
-        np.zeros(num_vertices, np.int32),
-        np.zeros((3, 2, n * n), np.int32),
-        np.zeros(1, np.int64),
-    )
+    corner, axis_of = np.zeros(num_vertices, dtype=np.int64), np.zeros(num_vertices, dtype=np.int8)
+    entering = np.zeros(num_vertices, dtype=np.bool_)
     faces = np.zeros((2 * num_vertices + 64, 3), dtype=np.int32)
-    made = np.int64(0)
+    # Vertex of every grid edge that starts in the current or the previous plane: [axis, plane & 1, corner in plane].
+    vertex_of_edge = np.zeros((3, 2, n * n), dtype=np.int32)
+    vertex, made = 0, np.int64(0)
     for k in range(n):
         for j in range(n):
             for axis in range(3):
                 # Edges along z start in the plane below.
                 plane = k - 1 if axis == 2 else k
-                if plane >= 0 and (axis != 1 or j < num_cells):
-                    _place_row(bits, evidence, num_cells, axis, j, plane, draft)
+                if plane < 0 or (axis == 1 and j == num_cells):
+                    continue
+                row = plane * n + j
+                for word in range(bits.shape[1]):
+                    cut = _cut_edges(bits, num_cells, axis, row, word)
+                    while cut:
+                        i = word * 64 + lowest_bit(cut)
+                        cut &= cut - ONE
+                        corner[vertex], axis_of[vertex], entering[vertex] = row * n + i, axis, get_bit(bits, row, i) == 0
+                        vertex_of_edge[axis, plane & 1, j * n + i] = vertex
+                        vertex += 1
         if k > 0:
-            made, faces = _triangulate_slab(bits, num_cells, k - 1, table, edges, draft.vertex_of_edge, faces, made)
-    return draft.vertices, draft.source, faces[:made].copy()
+            made, faces = _triangulate_slab(bits, num_cells, k - 1, table, edges, vertex_of_edge, faces, made)
+    return corner, axis_of, entering, faces[:made].copy()
 
 
 @compiled
@@ -182,95 +150,8 @@ def _count_cut_edges(bits, num_cells):
             if (axis == 1 and row % n == num_cells) or (axis == 2 and row // n == num_cells):
                 continue
             for word in range(bits.shape[1]):
-                cut = _cut_edges(bits, num_cells, axis, row, word)
-                while cut:
-                    cut &= cut - ONE
-                    count += 1
+                count += count_bits(_cut_edges(bits, num_cells, axis, row, word))
     return count
-
-
-@compiled
-def _place_row(bits, evidence, num_cells, axis, j, k, draft):
-    """Places a vertex on every cut edge along `axis` from the corners of row (j, k)."""
-    n = num_cells + 1
-    row = k * n + j
-    for word in range(bits.shape[1]):
-        cut = _cut_edges(bits, num_cells, axis, row, word)
-        while cut:
-            i = word * 64 + lowest_bit(cut)
-            cut &= cut - ONE
-            entering = get_bit(bits, row, i) == 0
-            share, face = _locate(evidence, num_cells, axis, (i, j, k), entering)
-            placed = draft.num_vertices[0]
-            draft.vertices[placed] = i, j, k
-            draft.vertices[placed, axis] += min(max(share, _MARGIN), np.float32(1) - _MARGIN)
-            draft.source[placed] = face
-            draft.vertex_of_edge[axis, k & 1, j * n + i] = placed
-            draft.num_vertices[0] += 1
-
-
-@compiled
-def _locate(evidence, num_cells, axis, position, entering):
-    """Returns where the surface cuts the edge from corner `position` along `axis` (0..1), and the face it lies on or -1."""
-    n = num_cells + 1
-    low = (position[2] * n + position[1]) * n + position[0]
-    high = low + (n**axis)
-    shell = evidence.shell
-    if len(shell.corner):
-        inner = _search(shell.corner, high if entering else low)
-        outer = _search(shell.corner, low if entering else high)
-        if inner >= 0 and outer >= 0 and not shell.solid[inner]:
-            rise = shell.distance[outer] - shell.distance[inner]
-            share = (evidence.shell_width - shell.distance[inner]) / max(rise, np.float32(1e-12))
-            share = min(max(share, np.float32(0)), np.float32(1))
-            return np.float32(1) - share if entering else share, shell.face[inner]
-    at = np.float32(position[axis])
-    line = position[(axis + 2) % 3] * n + position[(axis + 1) % 3]
-    crossing = _outermost(evidence.lines[axis], line, at, entering)
-    if crossing >= 0:
-        share = evidence.lines[axis].position[crossing] - at
-        return share, _best_ranked(evidence, axis, line, crossing)
-    a, b = _search(evidence.membrane.corner, low), _search(evidence.membrane.corner, high)
-    if a >= 0 and b >= 0:
-        winding_a, winding_b = evidence.membrane.winding[a], evidence.membrane.winding[b]
-        for level in (np.float32(0.5), np.float32(-0.5)):
-            if (winding_a < level) != (winding_b < level):
-                return (level - winding_a) / (winding_b - winding_a), np.int32(-1)
-    return np.float32(0.5), np.int32(-1)
-
-
-@compiled
-def _search(ascending, value):
-    """Returns the index of a value, or -1."""
-    found = np.searchsorted(ascending, value)
-    return found if found < len(ascending) and ascending[found] == value else -1
-
-
-@compiled
-def _outermost(lines, line, at, entering):
-    """Returns the crossing between `at` and `at + 1` that is outermost: the first inward or the last outward one; -1 if none."""
-    right, other = -1, -1
-    for c in range(lines.start[line], lines.start[line + 1]):
-        if at <= lines.position[c] <= at + 1:
-            leaving = lines.code[c] & 1 == 1
-            if leaving != entering and (right < 0 or not entering):
-                right = c
-            if other < 0 or not entering:
-                other = c
-    return right if right >= 0 else other
-
-
-@compiled
-def _best_ranked(evidence, axis, line, crossing):
-    """Returns the face of a crossing, or of the best-ranked crossing in the same place and direction."""
-    lines = evidence.lines[axis]
-    face = lines.code[crossing] >> 1
-    for c in range(lines.start[line], lines.start[line + 1]):
-        other = lines.code[c] >> 1
-        together = abs(lines.position[c] - lines.position[crossing]) <= _COINCIDENT
-        if together and (lines.code[c] & 1) == (lines.code[crossing] & 1) and evidence.rank[other] < evidence.rank[face]:
-            face = other
-    return face
 
 
 @compiled

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unipart.geometry._bits import compiled
-from unipart.geometry._marching import Surface
+from unipart.geometry._placing import Surface
 
 
 def source_of_faces(surface: Surface, vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.int32]:

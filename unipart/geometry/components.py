@@ -145,13 +145,13 @@ def find_parts(
     stats["dropped_faces"] = len(faces) - len(kept)
 
     keys = mesh.faces if config.connectivity == "vertex" else edge_table(mesh.faces).of_half_edge
-    component, count = label_components(keys, int(keys.max()) + 1)
+    component, count = label_components(keys.astype(np.int32), int(keys.max()) + 1)
     stats["num_components_raw"] = int(count)
     if count > config.max_components:
         raise Reject("too_many_parts", f"{count} connected components, at most {config.max_components} are taken")
     single = _single_copies(mesh, component, config, stats)
     single &= ~_repeated_components(mesh, component, config, stats)[component]
-    component, count = label_components(keys[single], int(keys.max()) + 1)
+    component, count = label_components(keys[single].astype(np.int32), int(keys.max()) + 1)
     mesh, kept, node = Mesh(mesh.vertices, mesh.faces[single]), kept[single], node[single]
     if len(kept) < config.min_faces:
         raise Reject("too_few_faces", f"{len(kept)} faces after cleaning, at least {config.min_faces} are needed")
@@ -301,7 +301,7 @@ def _oriented(
         edges = edge_table(faces)
     is_open = np.zeros(count, dtype=np.bool_)
     is_open[component[(edges.net != 0)[edges.of_half_edge].any(axis=1)]] = True
-    inward = ~is_open & (component_volumes(mesh.vertices, faces, component, count) < 0)
+    inward = ~is_open & (component_volumes(mesh.vertices, faces.astype(np.int32), component, count) < 0)
     faces[inward[component]] = faces[inward[component]][:, ::-1]
     stats |= {
         "reoriented_components": int(mixed.sum()),
@@ -349,7 +349,7 @@ def _records(
     mesh: Mesh, part: NDArray[np.int32], open_face: NDArray[np.bool_], node: NDArray[np.int32], node_names: tuple[str, ...]
 ) -> tuple[PartRecord, ...]:
     areas = mesh.face_areas()
-    volumes = component_volumes(mesh.vertices, mesh.faces, part, mesh.num_parts)
+    volumes = component_volumes(mesh.vertices, mesh.faces.astype(np.int32), part, mesh.num_parts)
     records = []
     for part_id in range(mesh.num_parts):
         chosen = part == part_id

@@ -1,7 +1,7 @@
 """Winding-number remesh: any triangle soup -> a watertight, manifold, outward-oriented surface with part labels.
 
 The winding number is never evaluated on a dense grid. Triangles are scan-converted onto the grid lines; the signed crossings give
-the winding numbers of closed components, exact vertices, and the source face of every vertex (`_scan`, `_winding`, `_marching`).
+the winding numbers of closed components, exact vertices, and the source face of every vertex (`_scan`, `_winding`, `_marching`, `_placing`).
 Fast winding numbers are needed only along the holes of open components.
 
 By design air gaps below one voxel close, and a bowl modelled as one open sheet is filled up to its rim (the number is 1/2 there).
@@ -18,7 +18,8 @@ from unipart.config import Config
 from unipart.errors import Reject
 from unipart.geometry._bits import are_set, clear_border, empty_bits
 from unipart.geometry._hash import label_components
-from unipart.geometry._marching import Evidence, Surface, extract
+from unipart.geometry._marching import march
+from unipart.geometry._placing import Evidence, Surface, place_vertices
 from unipart.geometry._provenance import component_volumes, find_creases, mend_isolated, source_of_faces
 from unipart.geometry._scan import MAX_CELLS, Grid, Lines, find_crossings, select_lines
 from unipart.geometry._shell import add_shell, lost_crossings, no_shell
@@ -117,7 +118,7 @@ def remesh(
     labels = part[source]
     stats |= {"dropped_components": num_dropped, "parts_seen": len(np.unique(labels)), "volume": volume * grid.cell**3}
     if not open_component.any():
-        original = component_volumes(vertices - grid.origin, faces, component, len(open_component)).sum()
+        original = component_volumes(vertices - grid.origin, faces.astype(np.int32), component, len(open_component)).sum()
         if original > 0:
             stats["volume_ratio"] = stats["volume"] / float(original)
     return Remeshed(Mesh(surface.vertices, surface.faces, labels), source, creases, stats)
@@ -174,14 +175,13 @@ def _solid_surface(
         "shell_used": int((~shell.solid & are_set(bits, grid.num_cells, shell.corner)).sum()),
         "fwn_queries": fwn_queries,
     }
-    return extract(bits, evidence, grid.num_cells), stats
+    return place_vertices(march(bits, grid.num_cells), evidence, grid.num_cells), stats
 
 
 def _without_debris(surface: Surface, least_volume: float) -> tuple[Surface, int, float]:
     """Drops components below a volume (walls of cavities are negative); returns the rest, the number dropped and the volume."""
-    wide = surface.faces.astype(np.int64)
-    label, count = label_components(wide, len(surface.vertices))
-    volumes = component_volumes(surface.vertices.astype(np.float64), wide, label, count)
+    label, count = label_components(surface.faces, len(surface.vertices))
+    volumes = component_volumes(surface.vertices.astype(np.float64), surface.faces, label, count)
     keep = volumes >= least_volume
     keep[np.argmax(volumes)] = True
     volume = float(volumes[keep].sum())

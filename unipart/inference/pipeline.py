@@ -35,6 +35,8 @@ Progress = Callable[[str, int, int], None]
 """Told (stage, done, total); stages are "whole", "segment", "parts", "decode"."""
 PARTS_AT_ONCE = {"normal": 8, "low": 1}
 QUERIES_AT_ONCE = {"normal": 65_536, "low": 8_192}
+QUERIES_AT_ONCE_ON_CPU = 4_096
+"""Their activations fit a core's cache: measured 1.7 times as fast as 65,536."""
 
 
 class GenerateConfig(Config):
@@ -220,6 +222,7 @@ class _Run:
         """Samples the dual latents of all parts, several parts at once; unscaled."""
         model, scale = self.models.part, self.models.vae.z_scale.to(self.device)
         tokens = self._image_tokens(image)
+        # A set has no order, so X_i may be gathered to the front (the paper) or, to be marked as members of Z_0, left in its rows.
         parts = PartLatents(z0 * masks[..., None], masks) if model.config.kv == "fused" else gather_parts(z0, masks)
         at_once = PARTS_AT_ONCE[self.config.memory]
         batches = torch.arange(len(masks), device=self.device).split(at_once)
@@ -287,9 +290,10 @@ class _Run:
         return torch.randn(rows, self.models.vae.config.latent_width, generator=generator).to(self.device)
 
     def _decode(self, z: Float[Tensor, "L d"], resolution: int) -> Mesh | None:
+        on_cpu = self.device.type == "cpu"
         config = DecodeConfig(
             resolution=resolution,
-            chunk=QUERIES_AT_ONCE[self.config.memory],
+            chunk=QUERIES_AT_ONCE_ON_CPU if on_cpu else QUERIES_AT_ONCE[self.config.memory],
             coarsest=_coarsest_grid(self.models.vae.config.tsdf_res),
             min_component=self.config.min_component,
         )

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from unipart.geometry.mesh import Mesh
 from unipart.metrics.shape import (
@@ -16,6 +15,7 @@ from unipart.metrics.shape import (
     fallback,
     is_empty,
     measure,
+    nearest_tree,
     normalisation,
 )
 
@@ -68,7 +68,7 @@ def _turned(measured: Measured, quarter_turns: int) -> Measured:
     if quarter_turns == 0:
         return measured
     points = turn(measured.points, quarter_turns)
-    return Measured(points, KDTree(points), measured.voxels.turned(quarter_turns))
+    return Measured(points, nearest_tree(points), measured.voxels.turned(quarter_turns))
 
 
 def _report(scores: list[dict[str, float]], iou_fallback: float, empty: float) -> dict[str, float]:

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from unipart import storage
 from unipart.data import shards
 from unipart.data.codec import encode_sample
 from unipart.data.schema import SCHEMA_VERSION
@@ -81,8 +82,24 @@ def test_unfinished_or_foreign_dataset_is_refused(tmp_path, write_dataset):
 def test_truncated_shard_and_misspelt_split_are_named(tmp_path, write_dataset):
     write_dataset(tmp_path)
     with pytest.raises(UserError, match="'train'"):
-        shards.ShardIndex.open(tmp_path, "trian")
+        shards.ShardIndex.open(tmp_path, "trains")
     shard = tmp_path / "shards" / "train-000001.tar"
     shard.write_bytes(shard.read_bytes()[:-512])
     with pytest.raises(UserError, match="train-000001"):
         shards.ShardIndex.open(tmp_path, "train")
+
+
+def test_a_dataset_in_object_storage_reads_alike(tmp_path, write_dataset, monkeypatch):
+    moto = pytest.importorskip("moto")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    storage._client.cache_clear()
+    with moto.mock_aws():
+        storage._client().create_bucket(Bucket="bucket")
+        samples = write_dataset("s3://bucket/dataset")
+        index = shards.ShardIndex.open("s3://bucket/dataset", "train")
+        read = index.read(5, groups=("parts",))
+    storage._client.cache_clear()
+    assert read.queries is None
+    np.testing.assert_array_equal(read.parts.points, samples[5].parts.points)

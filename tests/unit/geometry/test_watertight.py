@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from unipart.errors import Reject
-from unipart.geometry import _bits, _hash, _marching, _provenance, _scan, _shell, _winding
+from unipart.geometry import _bits, _hash, _marching, _placing, _provenance, _scan, _shell, _winding
 from unipart.geometry.components import PartsConfig, find_parts
 from unipart.geometry.load import load_scene
 from unipart.geometry.mesh import Mesh, Similarity, concatenate
@@ -136,7 +136,7 @@ def test_random_triangles_become_watertight(seed):
 def test_overlapping_sheets_do_not_leak_out_of_the_grid():
     """Four sheets of one orientation: the summed winding number exceeds 1/2 far outside their box."""
     sheet = np.array([(-1.0, -1.0, 0.0), (1.0, -1.0, 0.0), (1.0, 1.0, 0.0), (-1.0, 1.0, 0.0)])
-    stack = [Mesh(sheet + (0, 0, 0.2 * level), np.array([(0, 1, 2), (0, 2, 3)])) for level in range(4)]
+    stack = [Mesh(sheet + np.array([0, 0, 0.2 * level]), np.array([(0, 1, 2), (0, 2, 3)])) for level in range(4)]
     assert_watertight(solid_of(*stack, is_open=True))
 
 
@@ -256,8 +256,8 @@ def test_marching_cubes_is_manifold_for_any_pattern_of_corners(seed):
     _bits.set_corners(bits, num_cells, np.flatnonzero(derive(seed, "bits").random((num_cells + 1) ** 3) < 0.2 + 0.3 * seed))
     _bits.clear_border(bits, num_cells)
     nothing = _scan.find_crossings(np.zeros((0, 3)), np.zeros((0, 3), np.int64), _scan.Grid(num_cells, 1.0, np.zeros(3)))
-    evidence = _marching.Evidence(nothing, np.zeros(0, np.int32), _shell.no_shell(), np.float32(0.75), _winding.no_membrane())
-    surface = _marching.extract(bits, evidence, num_cells)
+    evidence = _placing.Evidence(nothing, np.zeros(0, np.int32), _shell.no_shell(), np.float32(0.75), _winding.no_membrane())
+    surface = _placing.place_vertices(_marching.march(bits, num_cells), evidence, num_cells)
     assert check_watertight(surface.faces).watertight
     inside = _bits.list_corners(bits, num_cells)
     volume = Mesh(surface.vertices, surface.faces).volume()
@@ -285,7 +285,7 @@ def test_inputs_of_any_layout_use_the_kernels_compiled_by_warm_up():
     component, is_open = np.zeros(len(faces), np.int64), np.zeros(1, bool)
     for array in (vertices, faces, component, is_open):
         array.setflags(write=False)
-    modules = (_bits, _hash, _marching, _provenance, _scan, _shell, _winding)
+    modules = (_bits, _hash, _marching, _placing, _provenance, _scan, _shell, _winding)
     kernels = [value for module in modules for value in vars(module).values() if hasattr(value, "signatures")]
     before = [len(kernel.signatures) for kernel in kernels]
     assert len(kernels) > 40

@@ -78,7 +78,7 @@ def tiny_vae() -> GeomSegVAE:
 def test_no_surface_is_none_and_floaters_can_be_dropped(monkeypatch: pytest.MonkeyPatch):
     vae, z, shape = tiny_vae(), torch.zeros(8, 4), Shape()
     monkeypatch.setattr(vae, "geometry", lambda z: shape)
-    everything, largest = decode_mesh(vae, z, CONFIG), decode_mesh(vae, z, CONFIG.replace(min_component=0.4))
+    everything, largest = decode_mesh(vae, z, CONFIG), decode_mesh(vae, z, CONFIG.replace(min_component=0.5))
     assert everything is not None
     assert largest is not None
     assert 0 < len(largest.faces) < len(everything.faces)

@@ -47,7 +47,7 @@ def _flatten(points: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArra
 def _clip_ears(points: NDArray[np.float64]) -> NDArray[np.int64]:
     """Cuts a counter-clockwise polygon [N 2]; falls back to the next corner where no ear is found (self-crossing input)."""
     left = list(range(len(points)))
-    sliver = 1e-7 * float(np.ptp(points, axis=0).max()) ** 2
+    sliver = 1e-7 * np.ptp(points, axis=0).max() ** 2  # a NumPy number: overflow is inf, not an error
     triangles = []
     while len(left) > 3:
         ears = (i for i in range(len(left)) if _is_ear(points, left, i, sliver))

@@ -1,0 +1,202 @@
+"""The curation on a local Ray: sources -> isolated workers -> ledger -> shards, killed and resumed."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+
+from pipelines import ledger
+from pipelines.plan import CurationConfig, build_plan
+from pipelines.presets import preset
+from pipelines.runner import RunOptions, read_status, run
+from unipart.data.loader import stream_shards
+from unipart.data.shards import ShardIndex, read_manifest
+from unipart.data.splits import SPLITS
+from unipart.errors import EnvironmentProblem
+from unipart.geometry import procedural
+
+SOURCE = "procedural:count=6,seed=1"
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+
+
+def small_config() -> CurationConfig:
+    return preset("tiny").replace(
+        remesh__whole__resolution=48,
+        remesh__part__resolution=32,
+        points={"surface": 256, "sharp": 64, "part_surface": 64},
+        field__whole={"volume": 64, "near": 64, "sharp": 64},
+        field__part={"volume": 32, "near": 32, "sharp": 32},
+        render__size=32,
+        render__supersample=1,
+        render__cameras__views=2,
+        pack={"val_fraction": 0.3, "test_fraction": 0.0, "shard_max_bytes": 10**9, "shard_max_samples": 2},
+    )
+
+
+def shard_digests(out) -> list[tuple[str, str]]:
+    return [(shard.name, shard.sha256) for shard in read_manifest(out).shards]
+
+
+def file_times(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stop_ray():
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A complete dataset and the result of the run that made it."""
+    out = tmp_path_factory.mktemp("curation") / "dataset"
+    seen = []
+    result = run([SOURCE], out, small_config(), RunOptions(num_cpus=2), seen.append)
+    assert [item.done for item in seen] == sorted(item.done for item in seen)
+    assert seen[-1].done == seen[-1].total == 6
+    return out, result
+
+
+def test_every_asset_is_accounted_for_and_packed(finished):
+    out, result = finished
+    assert result.counts == {"in": 6, "kept": 6, "rejected": 0, "failed": 0}
+    manifest = read_manifest(out)
+    assert sum(shard.num_samples for shard in manifest.shards) == 6
+    assert max(shard.num_samples for shard in manifest.shards) == 2
+    ids = [sample_id for split in SPLITS for sample_id in ShardIndex.open(out, split).sample_ids]
+    assert sorted(ids) == sorted(row["asset_id"] for row in result.rows)
+    assert all(row["peak_rss_mb"] > 10 and row["num_parts"] >= 2 for row in result.rows)
+
+
+def test_the_webdataset_library_reads_the_shards(finished):
+    out, result = finished
+    paths = [str(out / shard.name) for shard in read_manifest(out).shards]
+    records = list(webdataset.compat.WebDataset(paths, shardshuffle=False))
+    assert sorted(record["__key__"] for record in records) == sorted(row["asset_id"] for row in result.rows)
+    assert {"json", "surface.npz", "field.npz", "parts.npz", "mesh.npz", "view_00.png", "view_01.normals.png"} <= set(records[0])
+    rows = {row["asset_id"]: row for row in result.rows}
+    for sample in stream_shards(paths):
+        row = rows[sample.sample_id]
+        assert (sample.meta["uri"], sample.meta["licence"], sample.meta["split"]) == (row["uri"], row["licence"], row["split"])
+        assert sample.num_parts == row["num_parts"]
+        assert sample.surface.points.shape == (256, 3)
+        assert np.isfinite(sample.field).all()
+
+
+def test_a_second_run_does_nothing(finished):
+    out, _ = finished
+    before = {
+        name: time for name, time in file_times(out).items() if name.split("/")[0] in ("shards", "artefacts", "cache", "ledger")
+    }
+    again = run([SOURCE], out, small_config(), RunOptions(num_cpus=2))
+    assert again.num_processed == 0
+    after = file_times(out)
+    assert {name: after[name] for name in before} == before
+    assert {name for name in after if name.startswith(("shards", "ledger"))} == {
+        name for name in before if name.startswith(("shards", "ledger"))
+    }
+
+
+def test_a_changed_sampling_parameter_does_not_redo_the_remesh(finished, tmp_path):
+    import shutil
+
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    cached = file_times(out / "cache")
+    config = small_config().replace(points__surface=300)
+    result = run([SOURCE], out, config, RunOptions(num_cpus=2))
+    assert result.num_processed == 6
+    assert file_times(out / "cache") == cached
+    for row in result.rows:
+        assert set(json.loads(row["stage_seconds"])) == {"fetch", "points", "field", "render"}
+    index = ShardIndex.open(out, "train")
+    assert index.read(0, groups=("surface",)).surface.points.shape == (300, 3)
+
+
+def test_killed_anywhere_and_resumed_gives_the_same_bytes(finished, tmp_path):
+    out = tmp_path / "killed"
+    config_file = tmp_path / "config.json"
+    small_config().save(config_file)
+    command = [sys.executable, "-m", "jobs.data", "run", SOURCE, "--out", str(out), "--config", str(config_file), "--cpus", "1"]
+    digest = build_plan(small_config()).digest
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    end = time.monotonic() + 180
+    while len(ledger.read_ledger(str(out), digest)) < 2 and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = len(ledger.read_ledger(str(out), digest))
+    assert 2 <= done < 6, "the run was to be killed in the middle"
+    assert not (out / "manifest.json").exists()
+    resumed = run([SOURCE], out, small_config(), RunOptions(num_cpus=2))
+    assert resumed.num_processed <= 6 - done
+    assert resumed.counts == {"in": 6, "kept": 6, "rejected": 0, "failed": 0}
+    assert shard_digests(out) == shard_digests(finished[0])
+
+
+def test_bad_duplicate_and_unlicensed_files_end_in_quarantine(tmp_path):
+    folder = tmp_path / "meshes"
+    folder.mkdir()
+    good = procedural.build_glb("chair", 0)
+    for name, content in {
+        "a.glb": good,
+        "b.glb": good,
+        "broken.glb": b"glTF but not really",
+        "empty.glb": b"",
+        "other.glb": procedural.build_glb("table", 0),
+    }.items():
+        (folder / name).write_bytes(content)
+    (folder / "manifest.csv").write_text(
+        "path,licence\na.glb,MIT\nb.glb,MIT\nbroken.glb,MIT\nempty.glb,MIT\nother.glb,proprietary\n"
+    )
+    out = tmp_path / "dataset"
+    result = run([str(folder)], out, small_config().replace(licences=("MIT",)), RunOptions(num_cpus=2))
+    states = {row["uri"]: (row["state"], row["reason"]) for row in result.rows}
+    assert states["a.glb"] == ("kept", "")
+    assert states["b.glb"] == ("rejected", "duplicate_content")
+    assert states["broken.glb"][0] == "rejected"
+    assert states["empty.glb"] == ("rejected", "empty_file")
+    assert states["other.glb"] == ("rejected", "licence_not_allowed")
+    assert read_manifest(out).counts == {"in": 5, "kept": 1, "rejected": 4, "failed": 0, "train": 1, "val": 0, "test": 0} | {
+        split: sum(row["split"] == split and row["state"] == "kept" for row in result.rows) for split in SPLITS
+    }
+    quarantine = ledger.read_table(str(out / "quarantine.parquet"))
+    assert len(quarantine) == 4
+    assert [row["state"] for row in read_status(out)] == [row["state"] for row in result.rows]
+
+
+def test_failed_assets_are_retried_only_when_asked(tmp_path):
+    config = small_config().replace(limits__seconds=0.001)
+    source = "procedural:count=1,kinds=table"
+    result = run([source], tmp_path, config, RunOptions(num_cpus=2))
+    assert (result.rows[0]["state"], result.rows[0]["reason"]) == ("failed", "timeout")
+    assert run([source], tmp_path, small_config(), RunOptions(num_cpus=2)).num_processed == 0
+    retried = run([source], tmp_path, small_config(), RunOptions(num_cpus=2, retry="failed"))
+    assert (retried.num_processed, retried.rows[0]["state"]) == (1, "kept")
+
+
+def test_a_layout_that_can_never_run_is_refused(tmp_path):
+    config = small_config().replace(limits__memory_mb=10**7)
+    with pytest.raises(EnvironmentProblem, match="no node offers that"):
+        run(["procedural:count=1,kinds=table"], tmp_path, config, RunOptions(num_cpus=2))
+
+
+def test_tars_carry_no_times(finished):
+    out, _ = finished
+    content = (out / read_manifest(out).shards[0].name).read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        assert {(info.mtime, info.uid) for info in archive.getmembers()} == {(0, 0)}
