@@ -54,7 +54,13 @@ def lost_crossings(lines: tuple[Lines, Lines, Lines], bits: Bits, grid: Grid) ->
 
 
 def add_shell(
-    vertices: NDArray[np.float64], faces: NDArray[np.int64], lines: tuple[Lines, Lines, Lines], bits: Bits, grid: Grid, width: float
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    lines: tuple[Lines, Lines, Lines],
+    lost: tuple[NDArray[np.float32], NDArray[np.int32]],
+    bits: Bits,
+    grid: Grid,
+    width: float,
 ) -> Shell:
     """Sets the bits within `width` voxels of the faces that the solid misses; solid regions are not thickened.
 
@@ -62,6 +68,7 @@ def add_shell(
         vertices: [V 3], mesh units.
         faces: [F 3].
         lines: the crossings of all faces.
+        lost: see `lost_crossings`.
         bits: inside bits, changed in place.
         grid: the grid.
         width: half thickness of the shell in voxels; from 0.5 on at least one corner of every crossed edge is inside.
@@ -69,7 +76,7 @@ def add_shell(
     import igl
 
     n = grid.num_cells
-    points, lost_faces = lost_crossings(lines, bits, grid)
+    points, lost_faces = lost
     seed = _seeds(points, lines, bits, n)
     if not seed.any():
         return no_shell()

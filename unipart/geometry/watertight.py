@@ -1,8 +1,8 @@
 """Winding-number remesh: any triangle soup -> a watertight, manifold, outward-oriented surface with part labels.
 
 The winding number is never evaluated on a dense grid. Triangles are scan-converted onto the grid lines; the signed crossings give
-the winding numbers of closed components, exact vertices, and the source face of every vertex (`_scan`, `_winding`, `_marching`, `_placing`).
-Fast winding numbers are needed only along the holes of open components.
+the winding numbers of closed components, exact vertices, and the source face of every vertex (read `_scan`, `_winding`, `_marching`,
+`_placing`, in this order). Fast winding numbers are needed only along the holes of open components.
 
 By design air gaps below one voxel close, and a bowl modelled as one open sheet is filled up to its rim (the number is 1/2 there).
 """
@@ -155,8 +155,8 @@ def _solid_surface(
         fill_inside(open_lines[0], membrane, True, grid.num_cells, bits)
     clear_border(bits, grid.num_cells)
     num_crossings = sum(len(axis.code) for axis in lines)
-    num_lost = len(lost_crossings(lines, bits, grid)[1])
-    shell = add_shell(vertices, faces, lines, bits, grid, config.shell_voxels) if config.thin_shell else no_shell()
+    lost = lost_crossings(lines, bits, grid)
+    shell = add_shell(vertices, faces, lines, lost, bits, grid, config.shell_voxels) if config.thin_shell else no_shell()
     clear_border(bits, grid.num_cells)
     if not bits.any():
         raise Reject(
@@ -171,7 +171,7 @@ def _solid_surface(
         "resolution": grid.num_cells,
         "num_components": len(is_open),
         "num_open_components": int(is_open.sum()),
-        "lost_area_fraction": num_lost / max(num_crossings, 1),
+        "lost_area_fraction": len(lost[1]) / max(num_crossings, 1),
         "shell_used": int((~shell.solid & are_set(bits, grid.num_cells, shell.corner)).sum()),
         "fwn_queries": fwn_queries,
     }

@@ -13,7 +13,16 @@ from unipart.geometry.extract import vertex_components
 from unipart.geometry.mesh import Mesh, concatenate
 from unipart.metrics._voxels import pairwise_iou, voxelise
 from unipart.metrics.align import turn
-from unipart.metrics.shape import MetricsConfig, draw_seed, empty_metrics, is_empty, measure, normalisation, point_metrics
+from unipart.metrics.shape import (
+    MetricsConfig,
+    draw_points,
+    draw_seed,
+    empty_metrics,
+    is_empty,
+    nearest_tree,
+    normalisation,
+    point_metrics,
+)
 
 
 def part_metrics(
@@ -80,8 +89,8 @@ def _matched_scores(
         if index not in partner:
             scores.append(empty_metrics(config))
             continue
-        one, other = (measure(part, config, seed, count) for part in (predicted[partner[index]], mesh))
-        points = point_metrics(other.tree.query(one.points)[0], one.tree.query(other.points)[0], config.thresholds)
+        one, other = (draw_points(part, count, seed) for part in (predicted[partner[index]], mesh))
+        points = point_metrics(nearest_tree(other).query(one)[0], nearest_tree(one).query(other)[0], config.thresholds)
         scores.append({**points, "iou64": float(overlap[partner[index], index])})
     return scores
 

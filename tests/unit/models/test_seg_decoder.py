@@ -63,9 +63,9 @@ def test_sign_previous_mask_and_padding_matter_as_they_should() -> None:
 
 
 def _clustered(batch: int, generator: torch.Generator, num_latents: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents [anchor 3 | noisy cluster code 13] of 2 to 5 clusters, and their labels."""
+    """Latents [anchor 3 | noisy cluster code 13] of 2 to 5 clusters of equal size, and their labels."""
     clusters = torch.randint(2, 6, (batch,), generator=generator)
-    labels = (torch.rand(batch, num_latents, generator=generator) * clusters[:, None]).long()
+    labels = torch.arange(num_latents) % clusters[:, None]
     centres = torch.randn(batch, 6, 13, generator=generator)
     codes = centres.gather(1, labels[..., None].expand(-1, -1, 13))
     noise = torch.randn(batch, num_latents, 16, generator=generator)

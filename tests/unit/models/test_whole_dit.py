@@ -55,7 +55,7 @@ def test_samples_of_a_batch_are_independent(model: WholeDiT):
 def test_learns_to_follow_its_image():
     """Two images, two objects: after a few steps swapping the images swaps what the velocity points at."""
     torch.manual_seed(0)
-    model = WholeDiT(CI.replace(moe_layers=0))
+    model = WholeDiT(CI.replace(depth=3, moe_layers=0))
     data, context = torch.randn(2, 1, 8).expand(2, 10, 8).repeat(4, 1, 1), torch.randn(2, 5, 16).repeat(4, 1, 1)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(60):
