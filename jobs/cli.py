@@ -81,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         package = (error.name or "").split(".")[0]
         if package in ("", "unipart", "pipelines", "jobs"):
             raise
-        return _fail(f"the package {package!r} is not installed here", "pip install unipart (see constraints.txt)", EXIT_ENVIRONMENT)
+        return _fail(
+            f"the package {package!r} is not installed here", "pip install unipart (see constraints.txt)", EXIT_ENVIRONMENT
+        )
     except KeyboardInterrupt:
         return _fail("interrupted", "run the same command again: it resumes", EXIT_INTERRUPTED)
     except BrokenPipeError:

@@ -64,4 +64,6 @@ def main(arguments: Sequence[str]) -> int:
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {prefix: node}
-    return {key: value for name, below in node.items() for key, value in _flat(below, f"{prefix}.{name}" if prefix else name).items()}
+    return {
+        key: value for name, below in node.items() for key, value in _flat(below, f"{prefix}.{name}" if prefix else name).items()
+    }

@@ -54,7 +54,7 @@ def plan_demo(data: str | None, fast: bool) -> Plan:
     if not fast:
         return Plan(sources, "tiny", 160 if data else None, objects=6)
     few = {"steps": 12, "log_every": 4, "checkpoint_every": 12, "validate_every": 12}
-    return Plan(sources, "ci", 12, objects=2, changes={kind: few for kind in KINDS}, num_points=2_000)
+    return Plan(sources, "ci", 12, objects=2, changes=dict.fromkeys(KINDS, few), num_points=2_000)
 
 
 class Demo:

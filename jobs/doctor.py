@@ -54,17 +54,21 @@ def check_package(name: str, needed: bool) -> Check:
 
 
 def check_ray_casting() -> Check:
-    """embreex renders condition views; it exists for x86-64 only."""
+    """Embreex renders condition views; it exists for x86-64 only."""
     if importlib.util.find_spec("embreex"):
         return Check("embreex", "OK", importlib.metadata.version("embreex"))
-    return Check("embreex", "WARN", f"not installed on {platform.machine()}; a slower rasteriser renders the views", "pip install embreex")
+    return Check(
+        "embreex", "WARN", f"not installed on {platform.machine()}; a slower rasteriser renders the views", "pip install embreex"
+    )
 
 
 def check_disk(folder: Path) -> Check:
     """There is room for shards and checkpoints."""
     free = shutil.disk_usage(folder).free / 1e9
     state = "FAIL" if free < DISK_FAIL_GB else "WARN" if free < DISK_WARN_GB else "OK"
-    return Check("disk", state, f"{free:.0f} GB free in {folder.resolve()}", "" if state == "OK" else "free some space or work elsewhere")
+    return Check(
+        "disk", state, f"{free:.0f} GB free in {folder.resolve()}", "" if state == "OK" else "free some space or work elsewhere"
+    )
 
 
 def check_memory() -> Check:
@@ -81,7 +85,9 @@ def check_gpu() -> Check:
     """Which GPUs there are. None is fine for curation and for the demo."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return Check("gpu", "WARN", "none found: tiny models only", "train larger ones on a GPU machine or a cluster (unipart submit)")
+        return Check(
+            "gpu", "WARN", "none found: tiny models only", "train larger ones on a GPU machine or a cluster (unipart submit)"
+        )
     query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     if answer.returncode:
@@ -120,7 +126,9 @@ def check_tracking(uri: str) -> Check:
         tracker = Tracker(Path(folder) / "doctor", uri, "doctor", experiment="doctor")
         active = tracker.active
         tracker.finish()
-    return Check("tracking", "OK" if active else "FAIL", uri, "" if active else "give --tracking sqlite:///FILE or http://HOST:PORT")
+    return Check(
+        "tracking", "OK" if active else "FAIL", uri, "" if active else "give --tracking sqlite:///FILE or http://HOST:PORT"
+    )
 
 
 def check_cluster(address: str) -> Check:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.options import Parser, apply_fields, split_config_flags
-from jobs.tracking import Tracker
+from jobs.tracking import Tracker, default_uri
 from unipart.data.bundle import list_bundles, read_bundle, read_glb_folder
 from unipart.data.schema import Bundle, Sample
 from unipart.data.shards import ShardIndex
@@ -24,7 +24,18 @@ from unipart.rng import derive
 SEGMENTATION_POINTS = 4096
 POOLED = "(all objects)"
 """Name under which scores that are no mean over objects are filed."""
-HEADLINE = ("cd_l1_sum", "cd_l2sq_sum", "f@.05", "f@.10", "iou64", "miou_masks", "miou_best", "part_count_error", "num_parts", "seconds")
+HEADLINE = (
+    "cd_l1_sum",
+    "cd_l2sq_sum",
+    "f@.05",
+    "f@.10",
+    "iou64",
+    "miou_masks",
+    "miou_best",
+    "part_count_error",
+    "num_parts",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -159,7 +170,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--split", help="only objects of this split (default: any)")
     parser.add_argument("--method", default="UniPart", help="name in the table (default: UniPart)")
     parser.add_argument("--out", metavar="FILE", help="score table (default: FOLDER/scores.parquet)")
-    parser.add_argument("--tracking", metavar="URI", help="MLflow URI or 'off' (default: sqlite beside FOLDER)")
+    parser.add_argument("--tracking", metavar="URI", help="MLflow URI or 'off' (default: sqlite beside the score table)")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     own, fields = split_config_flags(arguments, parser)
     options = parser.parse_args(own)
@@ -180,7 +191,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def track_scores(rows: Sequence[dict[str, Any]], path: Path, tracking: str | None, method: str, tags: dict[str, str]) -> None:
     """Logs mean scores and the table as an MLflow run of its own."""
-    tracker = Tracker(path.parent, tracking, f"evaluate {method}", {"unipart.kind": "evaluation", **tags})
+    tracker = Tracker(None, tracking or default_uri(path.parent), f"evaluate {method}", {"unipart.kind": "evaluation", **tags})
     tracker.rows([{"step": 0, **{entry.metric: entry.mean for entry in summarise(rows)}}])
     tracker.artifact(path)
     tracker.finish()

@@ -2,15 +2,15 @@
 
 import importlib.metadata
 import json
+import os
 import platform
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.evaluate import POOLED, Truth, headline
+from jobs.evaluate import Truth, headline
 from jobs.options import Parser
 from jobs.runs import RunRecord, find_runs
 from jobs.tracking import Tracker
@@ -91,8 +91,6 @@ def curation_entry(dataset: str) -> CurationEntry:
 
 def environment() -> dict[str, Any]:
     """Returns versions and hardware, without importing anything heavy."""
-    import os
-
     found: dict[str, Any] = {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
     for name in PACKAGES:
         try:
@@ -143,7 +141,9 @@ def _warnings(bundles: Sequence[Bundle], runs: Sequence[RunRecord]) -> list[str]
     found = dict.fromkeys(str(text) for bundle in bundles for text in bundle.info.get("warnings", []))
     warnings = list(found)
     if any(run.config["recipe"].split()[-1] in ("ci", "tiny") for run in runs):
-        warnings.append("These models are tiny and were trained for minutes: they show that the road works, not how good the method is.")
+        warnings.append(
+            "These models are tiny and were trained for minutes: they show that the road works, not how good the method is."
+        )
     fallen = sum(bool(bundle.info.get("fall_backs")) for bundle in bundles)
     if fallen:
         warnings.append(f"{fallen} of {len(bundles)} objects fell back somewhere in their generation; each says where.")
@@ -181,10 +181,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def track_report(path: Path, tracking: str | None) -> None:
+def track_report(path: Path, tracking: str) -> None:
     """Logs the report as an artefact of an MLflow run of its own."""
-    tracker = Tracker(path.resolve().parent / "report", tracking, "report", {"unipart.kind": "report"})
+    tracker = Tracker(None, tracking, "report", {"unipart.kind": "report"})
     tracker.artifact(path)
     tracker.finish()
-    if tracking != "off" and not tracker.run_id:
-        print("warning: the report was not logged", file=sys.stderr)

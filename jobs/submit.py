@@ -23,7 +23,9 @@ def job_request(command: Sequence[str], cpus: float = 1.0) -> dict[str, Any]:
         UserError: no command, an unknown one, or one that makes no sense remotely.
     """
     if not command:
-        raise UserError("submit needs a command", "unipart submit --address http://head:8265 -- data run s3://bucket/meshes --out s3://...")
+        raise UserError(
+            "submit needs a command", "unipart submit --address http://head:8265 -- data run s3://bucket/meshes --out s3://..."
+        )
     if command[0] not in COMMANDS or command[0] == "submit":
         known = [name for name in COMMANDS if name != "submit"]
         raise UserError(f"submit cannot run {command[0]!r}.{did_you_mean(command[0], known)}", f"one of: {', '.join(known)}")

@@ -31,7 +31,8 @@ class Tracker:
     """One MLflow run; every method is a no-op once tracking is off or the store has failed.
 
     Args:
-        folder: folder of the run; ``mlflow.json`` in it remembers the run id, so that a second run continues it.
+        folder: folder of the run; ``mlflow.json`` in it remembers the run id, so that the same training continued is the same run.
+            None for something that is logged once; it needs a uri.
         uri: tracking URI, "off", or None for ``<folder's parent>/mlflow.db``.
         name: name of the run.
         tags: tags of the run.
@@ -39,9 +40,9 @@ class Tracker:
     """
 
     def __init__(
-        self, folder: Path, uri: str | None, name: str, tags: dict[str, str] | None = None, experiment: str = EXPERIMENT
+        self, folder: Path | None, uri: str | None, name: str, tags: dict[str, str] | None = None, experiment: str = EXPERIMENT
     ) -> None:
-        self.uri = uri or default_uri(folder.parent)
+        self.uri = uri or (default_uri(folder.parent) if folder else OFF)
         self.folder = folder
         self.run_id: str | None = None
         self._client: Any = None
@@ -106,21 +107,33 @@ class Tracker:
         # MLflow's own retries block a call to a dead server for four minutes.
         MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
         MLFLOW_HTTP_REQUEST_TIMEOUT.set(10)
-        self.folder.mkdir(parents=True, exist_ok=True)
         client = mlflow.MlflowClient(tracking_uri=self.uri)
-        link = self.folder / LINK
-        known = json.loads(link.read_text()) if link.is_file() else {}
+        known = self._remembered()
         if known.get("uri") == self.uri and self._alive(client, known.get("run_id")):
             self.run_id = known["run_id"]
-            client.update_run(self.run_id, status="RUNNING")
+            client.update_run(known["run_id"], status="RUNNING")
         else:
             found = client.get_experiment_by_name(experiment)
-            artifacts = (self.folder.parent / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite") else None
-            experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifact_location=artifacts)
+            experiment_id = found.experiment_id if found else client.create_experiment(experiment, self._artifacts())
             self.run_id = client.create_run(experiment_id, run_name=name).info.run_id
-            link.write_text(json.dumps({"uri": self.uri, "run_id": self.run_id, "shipped": 0}) + "\n")
+            self.remember(shipped=0)
         self._client = client
-        self.tags({"unipart.folder": self.folder.name, **tags})
+        self.tags(tags)
+
+    def remember(self, shipped: int) -> None:
+        """Notes beside the run which MLflow run it is and how many rows of its history have been logged."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / LINK).write_text(json.dumps({"uri": self.uri, "run_id": self.run_id, "shipped": shipped}) + "\n")
+
+    def _remembered(self) -> dict[str, Any]:
+        link = self.folder / LINK if self.folder else None
+        return json.loads(link.read_text()) if link and link.is_file() else {}
+
+    def _artifacts(self) -> str | None:
+        """A SQLite store's artefacts lie beside it, not in whatever folder the command was started in; a server has its own."""
+        database = self.uri.removeprefix("sqlite:///")
+        return None if database == self.uri else (Path(database).resolve().parent / "mlartifacts").as_uri()
 
     @staticmethod
     def _alive(client: Any, run_id: str | None) -> bool:
@@ -193,8 +206,7 @@ class HistoryFollower:
         fresh = rows[self._rows_shipped :]
         if fresh and self.tracker is not None and self.tracker.rows(fresh):
             self._rows_shipped = len(rows)
-            link = self.tracker.folder / LINK
-            link.write_text(json.dumps({**json.loads(link.read_text()), "shipped": len(rows)}) + "\n")
+            self.tracker.remember(len(rows))
 
     def _shipped(self) -> int:
         link = self.run / LINK

@@ -34,7 +34,8 @@ def view_sample(dataset: str, sample_id: str | None, out: Path | None) -> Path:
         raise UserError(f"sample {chosen} holds no mesh", "curate it again")
     colors = palette(mesh.num_parts)
     parts = [
-        ViewerPart(f"part {number:03d}", mesh.part(number), (float(r), float(g), float(b))) for number, (r, g, b) in enumerate(colors)
+        ViewerPart(f"part {number:03d}", mesh.part(number), (float(r), float(g), float(b)))
+        for number, (r, g, b) in enumerate(colors)
     ]
     return write_viewer(out or Path(f"{chosen}.html"), parts, chosen)
 

@@ -12,6 +12,10 @@ from unipart.geometry.render import CameraConfig, RenderConfig
 from unipart.geometry.watertight import RemeshConfig
 
 
+TINY_CAMERAS = CameraConfig(kind="orbit", views=4, fov_degrees=(30, 40), azimuth_degrees=(-60, 60), elevation_degrees=(5, 35))
+"""Views from the front half: models of a few minutes' training cannot learn pose from any side."""
+
+
 def tiny() -> CurationConfig:
     """A second or two per object: for the demo, tests and trials."""
     return CurationConfig(
@@ -20,7 +24,7 @@ def tiny() -> CurationConfig:
         field=FieldConfig(
             whole=QueryConfig(volume=2048, near=4096, sharp=2048), part=QueryConfig(volume=1024, near=2048, sharp=1024)
         ),
-        render=RenderConfig(size=128, cameras=CameraConfig(views=4)),
+        render=RenderConfig(size=160, cameras=TINY_CAMERAS),
         limits=LimitsConfig(seconds=120, memory_mb=3072),
         pack=PackConfig(val_fraction=0.1, test_fraction=0.1),
     )

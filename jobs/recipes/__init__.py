@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 from jobs.recipes.sizes import TIERS, Tier, tier
 from jobs.training.config import CONFIGS, AnyTrainConfig, Kind
@@ -43,9 +44,9 @@ def find_recipe(kind: Kind, name: str, size: str = "tiny") -> AnyTrainConfig:
 def _addressed(name: str) -> Recipe:
     module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function, None)
+        found: Any = getattr(importlib.import_module(module), function, None)
     except ModuleNotFoundError as error:
         raise UserError(f"recipe {name!r}: {error}", "give package.module:function, importable from here") from None
-    if not callable(found):
+    if found is None:
         raise UserError(f"recipe {name!r}: module {module} has no function {function!r}", "check the name after the colon")
     return found

@@ -31,7 +31,7 @@ def ci(tier: Tier) -> PartTrainConfig:
 
 
 def tiny(tier: Tier) -> PartTrainConfig:
-    """Under two minutes on two CPU cores: the demo. It starts from the whole model, because so short a run cannot start from noise."""
+    """Under two minutes on two CPU cores: the demo. It starts from the whole model, for so short a run."""
     return ci(tier).replace(
         recipe="part tiny",
         steps=500,
@@ -59,6 +59,4 @@ def large(tier: Tier) -> PartTrainConfig:
 def paper(tier: Tier) -> PartTrainConfig:
     """Fine-tuning at the paper's size: 1e-5 for what is imported, 5e-5 for the new modules."""
     new = {"latent_conditioner": 5.0, "attention2_2": 5.0, "norm2_2": 5.0, "space_embedding": 10.0}
-    return large(tier).replace(
-        optimizer__lr=1e-5, optimizer__lr_factors=new, time_shift=0.125, model__t_scale=1.0, accumulate=8
-    )
+    return large(tier).replace(optimizer__lr=1e-5, optimizer__lr_factors=new, time_shift=0.125, model__t_scale=1.0, accumulate=8)

@@ -41,28 +41,33 @@ class Tier(Config):
 
 
 CI = Tier(
-    name="ci", vae_width=64, vae_heads=2, encoder_layers=1, decoder_layers=2, num_latents=32, latent_width=16, tsdf_res=8,
-    queries=(128, 128, 64), seg_width=64, seg_heads=4, seg_layers=1, hidden=128, depth=5, heads=2, moe_layers=1, num_experts=2,
+    name="ci", vae_width=64, vae_heads=2, encoder_layers=1, decoder_layers=2, num_latents=32, latent_width=16,
+    tsdf_res=8, queries=(128, 128, 64), seg_width=64, seg_heads=4, seg_layers=1,
+    hidden=128, depth=5, heads=2, moe_layers=1, num_experts=2,
     image_kind="small", image_size=56, image_width=64, image_heads=2, image_layers=1,
 )  # fmt: skip
 TINY = Tier(
-    name="tiny", vae_width=128, vae_heads=4, encoder_layers=2, decoder_layers=4, num_latents=64, latent_width=32, tsdf_res=10,
-    queries=(256, 384, 128), seg_width=96, seg_heads=4, seg_layers=2, hidden=160, depth=7, heads=4, moe_layers=0, num_experts=2,
+    name="tiny", vae_width=128, vae_heads=4, encoder_layers=2, decoder_layers=4, num_latents=64, latent_width=32,
+    tsdf_res=10, queries=(256, 384, 128), seg_width=96, seg_heads=4, seg_layers=2,
+    hidden=160, depth=7, heads=4, moe_layers=0, num_experts=2,
     image_kind="small", image_size=112, image_width=96, image_heads=4, image_layers=2,
 )  # fmt: skip
 SMALL = Tier(
-    name="small", vae_width=512, vae_heads=8, encoder_layers=4, decoder_layers=8, num_latents=512, latent_width=64, tsdf_res=32,
-    queries=(2048, 2048, 2048), seg_width=256, seg_heads=8, seg_layers=4, hidden=768, depth=13, heads=12, moe_layers=0, num_experts=8,
+    name="small", vae_width=512, vae_heads=8, encoder_layers=4, decoder_layers=8, num_latents=512, latent_width=64,
+    tsdf_res=32, queries=(2048, 2048, 2048), seg_width=256, seg_heads=8, seg_layers=4,
+    hidden=768, depth=13, heads=12, moe_layers=0, num_experts=8,
     image_kind="dinov2", image_size=224, image_width=384, image_heads=6, image_layers=12,
 )  # fmt: skip
 BASE = Tier(
-    name="base", vae_width=768, vae_heads=12, encoder_layers=6, decoder_layers=12, num_latents=1024, latent_width=64, tsdf_res=64,
-    queries=(4096, 4096, 4096), seg_width=384, seg_heads=8, seg_layers=4, hidden=1024, depth=17, heads=16, moe_layers=0, num_experts=8,
+    name="base", vae_width=768, vae_heads=12, encoder_layers=6, decoder_layers=12, num_latents=1024, latent_width=64,
+    tsdf_res=64, queries=(4096, 4096, 4096), seg_width=384, seg_heads=8, seg_layers=4,
+    hidden=1024, depth=17, heads=16, moe_layers=0, num_experts=8,
     image_kind="dinov2", image_size=224, image_width=768, image_heads=12, image_layers=12,
 )  # fmt: skip
 PAPER = Tier(
-    name="paper", vae_width=1024, vae_heads=16, encoder_layers=8, decoder_layers=16, num_latents=4096, latent_width=64, tsdf_res=128,
-    queries=(4096, 4096, 4096), seg_width=512, seg_heads=8, seg_layers=4, hidden=2048, depth=21, heads=16, moe_layers=6, num_experts=8,
+    name="paper", vae_width=1024, vae_heads=16, encoder_layers=8, decoder_layers=16, num_latents=4096, latent_width=64,
+    tsdf_res=128, queries=(4096, 4096, 4096), seg_width=512, seg_heads=8, seg_layers=4,
+    hidden=2048, depth=21, heads=16, moe_layers=6, num_experts=8,
     image_kind="dinov2", image_size=518, image_width=1024, image_heads=16, image_layers=24,
 )  # fmt: skip
 

@@ -89,7 +89,7 @@ class WholeDraw:
         if key in self._images:
             return self._images[key]
         pixels = prepare_image(sample.views[number].rgba, self.image_size).pixels
-        image = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / 255
+        image = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
         if self.fixed:
             self._images[key] = image
         return image

@@ -122,7 +122,6 @@ def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float = 0.0) -> Prog
         UserError: what a worker found wrong with the request.
     """
     try:
-        import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
     except ImportError:
@@ -142,8 +141,7 @@ def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float = 0.0) -> Prog
         run_config=RunConfig(name="ray", storage_path=str(folder), failure_config=FailureConfig(max_failures=2)),
     )
     result = trainer.fit()
-    answer = result.return_value
-    ray.logger.debug("ray train finished: %s", answer)
+    answer: dict[str, Any] = result.return_value or {}
     if "error" in answer:
         raise UserError(answer["error"], answer["fix"])
     return Progress(**answer)

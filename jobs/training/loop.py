@@ -23,7 +23,10 @@ Batch = dict[str, Any]
 class Objective(Protocol):
     """What turns a batch into losses; one a model (`jobs.training.objectives`)."""
 
-    trained: nn.Module
+    @property
+    def trained(self) -> nn.Module:
+        """What is trained."""
+        ...
 
     def losses(self, batch: Batch, draw: torch.Generator) -> dict[str, Tensor]:
         """Returns scalar losses by name; "loss" is the one to minimise."""

@@ -53,7 +53,8 @@ class Average:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
         parameters = dict(self.module.named_parameters())
-        torch._foreach_lerp_(list(self.values.values()), [parameters[name] for name in self.values], 1 - decay)
+        for name, value in self.values.items():
+            value.lerp_(parameters[name], 1 - decay)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from pipelines.stages.base import Row, Stage
 from unipart.data.schema import View
-from unipart.geometry.render import RenderConfig, Renderer, cameras, from_scene
+from unipart.geometry.render import RenderConfig, Renderer, bounding_radius, cameras, from_scene
 from unipart.rng import derive
 
 
@@ -17,9 +17,12 @@ class RenderStage(Stage):
 
     def __call__(self, row: Row) -> Row:
         """Returns the `View`s and the name of the renderer's backend."""
-        renderer = Renderer(from_scene(row["scene"], row["parted"]), self.config.backend)
+        mesh = from_scene(row["scene"], row["parted"])
+        renderer = Renderer(mesh, self.config.backend)
         views = []
-        for camera in cameras(self.config.cameras, derive(self.seed, row["asset_id"], self.name)):
+        rng = derive(self.seed, row["asset_id"], self.name)
+        # The sphere that just holds the object, so that a flat or slender one does not fill a corner of its picture.
+        for camera in cameras(self.config.cameras, rng, bounding_radius(mesh.vertices)):
             image = renderer.render(camera, self.config.size, self.config.supersample, maps=self.config.maps)
             views.append(View(image.rgba, image.part_ids, image.normals, camera.to_dict()))
         return {"views": tuple(views), "render_backend": renderer.backend}

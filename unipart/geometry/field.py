@@ -97,7 +97,7 @@ class QueryConfig(Config):
 
 
 def draw_queries(
-    surface: NDArray[np.float32], sharp: NDArray[np.float32], config: QueryConfig, rng: np.random.Generator
+    surface: NDArray[Any], sharp: NDArray[Any], config: QueryConfig, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Draws the query locations of one shape.
 

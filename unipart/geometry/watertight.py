@@ -1,8 +1,8 @@
 """Winding-number remesh: any triangle soup -> a watertight, manifold, outward-oriented surface with part labels.
 
 The winding number is never evaluated on a dense grid. Triangles are scan-converted onto the grid lines; the signed crossings give
-the winding numbers of closed components, exact vertices, and the source face of every vertex (read `_scan`, `_winding`, `_marching`,
-`_placing`, in this order). Fast winding numbers are needed only along the holes of open components.
+the winding numbers of closed components, exact vertices, and the source face of every vertex. Fast winding numbers are needed only
+along the holes of open components. Read `_scan`, `_winding`, `_marching`, `_placing`, in this order.
 
 By design air gaps below one voxel close, and a bowl modelled as one open sheet is filled up to its rim (the number is 1/2 there).
 """
@@ -153,7 +153,6 @@ def _solid_surface(
         membrane, fwn_queries = find_membrane(vertices, faces[open_face], open_lines, grid, config.accuracy_scale)
         # An open sheet may be wound either way: nothing tells its outside.
         fill_inside(open_lines[0], membrane, True, grid.num_cells, bits)
-    clear_border(bits, grid.num_cells)
     num_crossings = sum(len(axis.code) for axis in lines)
     lost = lost_crossings(lines, bits, grid)
     shell = add_shell(vertices, faces, lines, lost, bits, grid, config.shell_voxels) if config.thin_shell else no_shell()

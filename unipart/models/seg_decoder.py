@@ -55,7 +55,8 @@ class SegOutput:
 
     Attributes:
         logits: [B K 4 L], positive = the latent belongs to the prompted part; mask 0 single, 1..3 multiple.
-        iou: [B K 4] predicted IoU of each mask, in 0..1.
+        iou: [B K 4] predicted IoU of each mask. Linear, as in SAM 1: the L1 loss drives a sigmoid into saturation as soon as most
+            masks are right, and the head then ranks nothing.
     """
 
     logits: Tensor
@@ -129,7 +130,7 @@ class SegDecoder(nn.Module):
 
         weights = torch.stack([head(query[:, 1 + i]) for i, head in enumerate(self.mask_weights)], dim=1)
         logits = weights @ self.mask_features(tokens).transpose(1, 2)
-        iou = self.iou_head(query[:, 0]).sigmoid()
+        iou = self.iou_head(query[:, 0])
         return SegOutput(logits.unflatten(0, (batch, num_prompts)), iou.unflatten(0, (batch, num_prompts)))
 
     def _embed_clicks(self, features: SegFeatures, prompts: Tensor, prompt_labels: Tensor) -> Tensor:

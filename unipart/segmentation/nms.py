@@ -31,9 +31,21 @@ def choose_masks(
     return torch.where(good.any(-1), wanted.masked_fill(~good, -torch.inf).argmax(-1), best)
 
 
-def mask_overlap(masks: Bool[Tensor, "K L"]) -> Float[Tensor, "K K"]:
-    """Returns the number of latents shared by each pair of masks; its diagonal holds their sizes."""
-    return masks.float() @ masks.float().T
+def mask_iou(masks: Bool[Tensor, "K L"]) -> Float[Tensor, "K K"]:
+    """Returns the IoU of each pair of masks, 0 where both are empty."""
+    shared = masks.float() @ masks.float().T
+    size = shared.diagonal()
+    return shared / (size[:, None] + size[None] - shared).clamp_min(1)
+
+
+def agreement(masks: Bool[Tensor, "K L"], prompts: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """Returns how far the prompts inside each mask give that same mask: the mean IoU of their masks with it.
+
+    A true part is found from any of its latents; a merger of two parts is not. Unlike the predicted IoU, which one answer gives
+    itself, this is evidence from many. It is 1 where a mask holds none of the prompts.
+    """
+    inside = masks[:, prompts].float()
+    return torch.where(inside.any(-1), (inside * mask_iou(masks)).sum(-1) / inside.sum(-1).clamp_min(1), 1.0)
 
 
 def suppress(masks: Bool[Tensor, "K L"], scores: Float[Tensor, " K"], max_iou: float) -> Int[Tensor, " N"]:
@@ -42,9 +54,7 @@ def suppress(masks: Bool[Tensor, "K L"], scores: Float[Tensor, " K"], max_iou: f
     Returns:
         Kept indices, best first.
     """
-    shared = mask_overlap(masks)
-    size = shared.diagonal()
-    too_close = (shared / (size[:, None] + size[None] - shared).clamp_min(1) > max_iou).cpu()
+    too_close = (mask_iou(masks) > max_iou).cpu()
     kept: list[int] = []
     alive = torch.ones(len(masks), dtype=torch.bool)
     for index in torch.argsort(scores, descending=True, stable=True).tolist():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unipart.config import Config
 from unipart.segmentation.assign import claim, dissolve, renumber, split_leftovers, vote
-from unipart.segmentation.nms import Granularity, choose_masks, drop_contained, mask_stability, suppress
+from unipart.segmentation.nms import Granularity, agreement, choose_masks, drop_contained, mask_stability, suppress
 from unipart.segmentation.prompts import spread_prompts
 
 FULL_LATENTS = 4096
@@ -82,10 +82,14 @@ class PromptableDecoder(Protocol):
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Masks that passed the filters: logits [K L], predicted IoU [K]."""
+    """One mask per prompt: logits [K L], predicted IoU [K], and IoU times the agreement of the prompts inside [K]."""
 
     logits: Tensor
     iou: Tensor
+    score: Tensor
+
+    def __getitem__(self, index: Tensor) -> "_Candidates":
+        return _Candidates(self.logits[index], self.iou[index], self.score[index])
 
 
 @torch.no_grad()
@@ -107,17 +111,16 @@ def segment_latents(
         reason = f"none of {len(prompts)} masks passed the filters: the whole object is one part"
         return _single_part(anchors, reason)
 
-    kept = _keep(candidates, config)
-    logits, iou = candidates.logits[kept], candidates.iou[kept]
+    kept = candidates[_keep(candidates, config)]
     positions = anchors.cpu().numpy()
-    labels = claim((logits > 0).cpu().numpy(), (logits.sigmoid() * iou[:, None]).cpu().numpy())
+    labels = claim((kept.logits > 0).cpu().numpy(), (kept.logits.sigmoid() * kept.score[:, None]).cpu().numpy())
     unclaimed = int((labels < 0).sum())
     labels = split_leftovers(labels, positions, _scaled(config.leftover_tokens, len(z), 4))
     labels = dissolve(vote(labels, positions), positions, _scaled(config.min_tokens, len(z), 2), config.max_parts)
     labels, mask_of_part = renumber(labels, positions)
 
-    leftover = mask_of_part >= len(kept)
-    iou_of_part = np.where(leftover, 0.0, iou.cpu().numpy()[np.where(leftover, 0, mask_of_part)])
+    leftover = mask_of_part >= len(kept.iou)
+    iou_of_part = np.where(leftover, 0.0, kept.iou.clamp(0, 1).cpu().numpy()[np.where(leftover, 0, mask_of_part)])
     part_of_latent = torch.from_numpy(labels).to(z.device)
     return Segmentation(
         masks=part_of_latent == torch.arange(len(mask_of_part), device=z.device)[:, None],
@@ -142,19 +145,20 @@ def _answer(seg_decoder: PromptableDecoder, z: Tensor, prompts: Tensor, config: 
         choice = choose_masks(offered, trust, config.granularity, config.iou_min, min_tokens)
         logits.append(offered[rows, choice])
         iou.append(trust[rows, choice])
-    return _Candidates(torch.cat(logits), torch.cat(iou))
+    chosen, trusted = torch.cat(logits), torch.cat(iou)
+    return _Candidates(chosen, trusted, trusted.clamp(0, 1) * agreement(chosen > 0, prompts))
 
 
 def _filter(answers: _Candidates, config: SegmentConfig) -> _Candidates:
     large = (answers.logits > 0).sum(-1) >= _scaled(config.min_tokens, answers.logits.shape[-1], 2)
     good = large & (answers.iou >= config.iou_min) & (mask_stability(answers.logits) >= config.stability_min)
-    return _Candidates(answers.logits[good], answers.iou[good])
+    return answers[good]
 
 
 def _keep(candidates: _Candidates, config: SegmentConfig) -> Tensor:
     """Indices of the candidates that become parts; when masks nest, the granularity says which ones come first."""
     masks = candidates.logits > 0
-    kept = suppress(masks, candidates.iou, config.nms)
+    kept = suppress(masks, candidates.score, config.nms)
     if config.granularity != "auto":
         size = masks[kept].sum(-1)
         kept = kept[torch.argsort(size, descending=config.granularity == "coarse", stable=True)]

@@ -29,7 +29,7 @@ def test_an_object_off_the_origin_explodes_about_its_own_centre():
 def test_factor_zero_and_empty_meshes():
     empty = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int64))
     parts = [at(1, 0, 0), empty, at(0, 2, 0)]
-    for old, new in zip(parts, explode(parts, factor=0), strict=True):
+    for old, new in zip(parts, explode(parts, factor=0.0), strict=True):
         np.testing.assert_array_equal(old.vertices, new.vertices)
     assert explode([]) == []
     assert len(explode([empty])[0].vertices) == 0

@@ -69,7 +69,7 @@ def test_sharp_edges_of_a_box_are_its_twelve_edges():
     assert len(edges) == 12
     apart = (mesh.vertices[edges[:, 0]] != mesh.vertices[edges[:, 1]]).sum(axis=1)
     assert (apart == 1).all(), "face diagonals are not sharp"
-    assert len(find_sharp_edges(mesh, angle_degrees=91)) == 0
+    assert len(find_sharp_edges(mesh, angle_degrees=91.0)) == 0
 
 
 def test_edge_samples_lie_on_edges_and_show_both_sides():

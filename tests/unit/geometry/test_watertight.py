@@ -93,6 +93,17 @@ def test_signs_of_open_components_are_those_of_the_winding_number(name):
     assert queries < len(inside)
 
 
+@pytest.mark.parametrize(("gap", "moved"), [(10.0, 0.05), (0.04, 0.02)])
+def test_evaluations_keep_clear_of_faces(gap, moved):
+    """A face through a corner, and another one `gap` voxels behind it: the point goes to 0.05 voxels or to the middle."""
+    sheet = np.array([(8.0, -40.0, -40.0), (8.0, 60.0, -40.0), (8.0, -40.0, 60.0)])
+    mesh = concatenate([Mesh(sheet + np.array([shift, 0, 0]), np.array([(0, 1, 2)])) for shift in (0.0, gap)])
+    lines = _scan.find_crossings(mesh.vertices, mesh.faces, _scan.Grid(16, 1.0, np.zeros(3)))
+    corner = _bits.corner_numbers(np.array([(8, 5, 5)]), 16)
+    point = _winding._clear_of_faces(corner, lines, 16, np.float32(0.05))[0]
+    np.testing.assert_allclose(np.abs(point - (8, 5, 5)), (moved, 0, 0), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", HOLES)
 def test_holes_are_capped(name):
     result = solid_of(HOLES[name], is_open=True)

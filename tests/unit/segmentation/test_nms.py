@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unipart.segmentation.nms import choose_masks, drop_contained, mask_stability, suppress
+from unipart.segmentation.nms import agreement, choose_masks, drop_contained, mask_iou, mask_stability, suppress
 
 
 def _masks(*ranges: tuple[int, int], length: int = 20) -> torch.Tensor:
@@ -16,6 +16,17 @@ def _masks(*ranges: tuple[int, int], length: int = 20) -> torch.Tensor:
 def test_stability() -> None:
     logits = torch.tensor([[5.0, 5.0, -5.0], [0.5, 5.0, -5.0], [-5.0, -5.0, -5.0]])
     assert mask_stability(logits).tolist() == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_mask_iou() -> None:
+    masks = _masks((0, 10), (5, 15), (3, 3))
+    assert torch.allclose(mask_iou(masks), torch.tensor([[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]]))
+
+
+def test_prompts_agree_on_a_part_and_not_on_a_merger() -> None:
+    masks = _masks((0, 10), (0, 10), (0, 20), (10, 20), (15, 18))
+    prompts = torch.tensor([2, 7, 12, 13, 14])
+    assert agreement(masks, prompts).tolist() == pytest.approx([1.0, 1.0, (0.5 * 3 + 1 + 0.15) / 5, (0.5 + 1 + 0.3) / 3, 1.0])
 
 
 def test_suppression_keeps_the_better_of_two_like_masks() -> None:

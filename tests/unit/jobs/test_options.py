@@ -1,0 +1,79 @@
+import pytest
+
+from jobs.options import Parser, apply_fields, split_config_flags
+from unipart.config import Config
+from unipart.errors import UserError
+
+
+class Inner(Config):
+    width: int = 64
+    names: tuple[str, ...] = ("a",)
+    rates: dict[str, float] = {}  # noqa: RUF012
+
+
+class Outer(Config):
+    steps: int = 10
+    inner: Inner = Inner()
+    note: str | None = None
+
+
+@pytest.fixture
+def parser() -> Parser:
+    parser = Parser("try", "Tries.", ["unipart try --out x"])
+    parser.add_argument("kind", choices=("vae", "part"))
+    parser.add_argument("recipe", nargs="?", default="tiny")
+    parser.add_argument("--out")
+    parser.add_argument("--dry-run", action="store_true")
+    return parser
+
+
+def test_config_flags_are_separated_from_the_parsers_own(parser: Parser):
+    own, fields = split_config_flags(["vae", "--steps", "5", "--out", "x", "--inner.width=8", "--dry-run"], parser)
+    assert own == ["vae", "--out", "x", "--dry-run"]
+    assert fields == {"steps": "5", "inner.width": "8"}
+    assert parser.parse_args(own).recipe == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"steps": "5"}, Outer(steps=5)),
+        ({"inner.width": "8"}, Outer(inner=Inner(width=8))),
+        ({"inner.names": '["x","y"]'}, Outer(inner=Inner(names=("x", "y")))),
+        ({"inner.rates": '{"seg": 10}'}, Outer(inner=Inner(rates={"seg": 10.0}))),
+        ({"note": "12"}, Outer(note="12")),
+        ({"note": "null"}, Outer()),
+    ],
+)
+def test_text_becomes_the_fields_type(fields, expected):
+    assert apply_fields(Outer(), fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stepz": "5"}, "--steps"),
+        ({"inner.widht": "5"}, "--inner.width"),
+        ({"steps": "many"}, "'steps'"),
+        ({"inner.names": "[broken"}, "not JSON"),
+    ],
+)
+def test_a_wrong_field_or_value_names_the_fix(fields, message):
+    with pytest.raises(UserError, match=message):
+        apply_fields(Outer(), fields)
+
+
+def test_a_config_flag_without_a_value_is_refused(parser: Parser):
+    with pytest.raises(UserError, match="--steps needs a value"):
+        split_config_flags(["vae", "--steps"], parser)
+    with pytest.raises(UserError, match="--steps needs a value"):
+        split_config_flags(["vae", "--steps", "--out", "x"], parser)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [(["vea"], "'vae'"), (["vae", "tiny", "--outt=x"], "'--out'"), (["vae", "tiny", "extra"], "unrecognized")],
+)
+def test_the_parser_suggests(parser: Parser, arguments, hint):
+    with pytest.raises(UserError, match=hint):
+        parser.parse_args(arguments)

@@ -1,0 +1,39 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.runs import find_runs, read_history, read_run
+from unipart.errors import UserError
+
+
+def _run(folder: Path, kind: str, **config) -> Path:
+    folder.mkdir(parents=True)
+    settings = {"kind": kind, "config": {"steps": 4, **config}, "changed": {}, "data": "shards", "parents": {}}
+    (folder / "train.json").write_text(json.dumps(settings))
+    rows = [{"step": 2, "loss": 2.0, "seconds": 1.5}, {"step": 4, "loss": 1.0, "seconds": 1.5}]
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_half_written_row_is_not_read(tmp_path: Path):
+    (tmp_path / "history.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "lo')
+    assert read_history(tmp_path) == [{"step": 1, "loss": 2}]
+
+
+def test_a_run_tells_its_time_and_last_figures(tmp_path: Path):
+    run = read_run(_run(tmp_path / "vae", "vae"))
+    assert run.seconds == 3.0
+    assert run.last() == {"loss": 1.0}
+    assert run.series()["loss"] == [(2, 2.0), (4, 1.0)]
+
+
+def test_runs_come_in_the_order_of_training(tmp_path: Path):
+    for kind in ("anchor", "part", "vae"):
+        _run(tmp_path / kind, kind)
+    assert [run.kind for run in find_runs(tmp_path)] == ["vae", "anchor", "part"]
+
+
+def test_a_folder_without_settings_is_no_run(tmp_path: Path):
+    with pytest.raises(UserError, match="no training run"):
+        read_run(tmp_path)
