@@ -23,7 +23,7 @@ from unipart.errors import EnvironmentProblem, UserError
 
 KINDS = ("vae", "anchor", "whole", "part")
 NUM_STEPS = 9
-MIN_FREE_GB = 1.0
+MIN_FREE_GB = 3.0
 
 
 @dataclass(frozen=True)

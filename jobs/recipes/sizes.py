@@ -19,6 +19,8 @@ class Tier(Config):
     latent_width: int
     """The paper's d."""
     points_per_latent: int = 20
+    num_freqs: int = 8
+    """Fourier frequencies of positions; a short training needs few, for high ones take long to be of use."""
     tsdf_res: float
     """The field is clamp(tsdf_res * signed distance, -1, 1): small models need a wide band."""
     queries: tuple[int, int, int]
@@ -47,10 +49,10 @@ CI = Tier(
     image_kind="small", image_size=56, image_width=64, image_heads=2, image_layers=1,
 )  # fmt: skip
 TINY = Tier(
-    name="tiny", vae_width=128, vae_heads=4, encoder_layers=2, decoder_layers=4, num_latents=64, latent_width=32,
-    tsdf_res=10, queries=(256, 384, 128), seg_width=96, seg_heads=4, seg_layers=2,
-    hidden=160, depth=7, heads=4, moe_layers=0, num_experts=2,
-    image_kind="small", image_size=112, image_width=96, image_heads=4, image_layers=2,
+    name="tiny", vae_width=96, vae_heads=4, encoder_layers=2, decoder_layers=3, num_latents=64, latent_width=16,
+    points_per_latent=8, num_freqs=4, tsdf_res=8, queries=(192, 256, 64), seg_width=96, seg_heads=4, seg_layers=2,
+    hidden=128, depth=5, heads=4, moe_layers=0, num_experts=2,
+    image_kind="small", image_size=112, image_width=64, image_heads=4, image_layers=2,
 )  # fmt: skip
 SMALL = Tier(
     name="small", vae_width=512, vae_heads=8, encoder_layers=4, decoder_layers=8, num_latents=512, latent_width=64,

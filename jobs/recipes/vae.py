@@ -17,6 +17,7 @@ def model(tier: Tier) -> GeomSegVAEConfig:
         encoder_layers=tier.encoder_layers,
         decoder_layers=tier.decoder_layers,
         points_per_latent=tier.points_per_latent,
+        num_freqs=tier.num_freqs,
         tsdf_res=tier.tsdf_res,
         seg=SegDecoderConfig(
             width=tier.seg_width, num_heads=tier.seg_heads, trunk_layers=tier.seg_layers, mlp_width=4 * tier.seg_width
@@ -49,17 +50,20 @@ def tiny(tier: Tier) -> VaeTrainConfig:
     """Two minutes on two CPU cores: the demo."""
     return ci(tier).replace(
         recipe="vae tiny",
-        steps=700,
-        batch_size=12,
+        steps=1200,
+        batch_size=8,
         log_every=10,
-        checkpoint_every=200,
-        validate_every=350,
+        checkpoint_every=400,
+        validate_every=600,
         validation_batches=2,
-        optimizer__lr=2e-3,
+        optimizer__lr=6e-4,
         optimizer__decay_fraction=0.5,
         optimizer__ema_decay=0.98,
-        segmentation__num_prompts=6,
+        segmentation__num_prompts=4,
+        segmentation__num_corrections=0,
+        segmentation_weight=0.1,
         kl_weight=1e-4,
+        initial_std=0.1,
         scale_samples=48,
     )
 

@@ -72,6 +72,8 @@ class VaeTrainConfig(TrainConfig):
     segmentation_weight: float = 1.0
     """Weight of L_seg beside L_recon."""
     kl_weight: float = 1e-3
+    initial_std: float = 1.0
+    """Posterior standard deviation at step 0. Below 1 a short training need not first outgrow its own noise."""
     queries: tuple[int, int, int] = (4096, 4096, 4096)
     """Volume, near-surface and sharp-edge queries an object and step."""
     part_fraction: float = 0.2

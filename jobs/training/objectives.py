@@ -39,6 +39,8 @@ class VaeObjective:
     def __init__(self, config: VaeTrainConfig, place: Place) -> None:
         self.config = config
         self.trained = self.vae = seeded(lambda: GeomSegVAE(config.model), config.seed).to(place.device)
+        with torch.no_grad():
+            self.vae.encoder.to_posterior.bias[config.model.latent_width :] += 2 * math.log(config.initial_std)
 
     def losses(self, batch: Batch, draw: Generator) -> dict[str, Tensor]:
         """Returns loss, recon, kl and, for labelled objects, the terms of L_seg."""

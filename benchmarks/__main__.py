@@ -1,0 +1,12 @@
+"""Runs every benchmark in turn: ``python -m benchmarks``. Each is a module of its own with flags (``python -m benchmarks.field --help``)."""
+
+import runpy
+import sys
+
+BENCHMARKS = ("remesh", "field", "fps")
+
+if __name__ == "__main__":
+    for name in BENCHMARKS:
+        print(f"== {name}", flush=True)
+        sys.argv = [f"benchmarks.{name}"]
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
