@@ -61,7 +61,7 @@ def tiny(tier: Tier) -> WholeTrainConfig:
         steps=800,
         batch_size=16,
         log_every=10,
-        checkpoint_every=250,
+        checkpoint_every=400,
         validate_every=400,
         optimizer__decay_fraction=0.5,
         optimizer__ema_decay=0.98,

@@ -108,19 +108,3 @@ def test_view_writes_a_page_for_a_bundle_and_for_a_sample(demo: Path, tmp_path: 
         text = (tmp_path / f"{name}.html").read_text()
         assert "part 000" in text
         assert "http://" not in text.replace("http://www.w3.org", "")
-
-
-def test_a_changed_setting_trains_anew_from_that_step_on(demo: Path):
-    """The stamps chain: a demo of other inputs does not reuse a step made from the old ones."""
-    from jobs.demo import Demo, plan_demo
-
-    stamp = demo / "stamps" / "vae.json"
-    plan = plan_demo(None, fast=True)
-    done = Demo(demo, plan)
-    calls: list[str] = []
-    key = json.loads(stamp.read_text())["key"]
-    assert done._stamped("x", "probe", "one", None, lambda: calls.append("one"))
-    assert done._stamped("x", "probe", "one", None, lambda: calls.append("again"))
-    assert done._stamped("x", "probe", "two", None, lambda: calls.append("two"))
-    assert calls == ["one", "two"]
-    assert json.loads(stamp.read_text())["key"] == key

@@ -48,7 +48,7 @@ def test_plan_prints_stages_and_work(capsys):
     output = capsys.readouterr()
     result = json.loads(output.out)
     assert (result["assets"], result["to_do"], len(result["stages"])) == (2, 2, 6)
-    assert "render.size = 64 (was 128)" in output.err
+    assert "render.size = 64 (was 160)" in output.err
 
 
 @pytest.mark.parametrize(
