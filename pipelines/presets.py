@@ -11,7 +11,6 @@ from unipart.geometry.field import QueryConfig
 from unipart.geometry.render import CameraConfig, RenderConfig
 from unipart.geometry.watertight import RemeshConfig
 
-
 TINY_CAMERAS = CameraConfig(kind="orbit", views=4, fov_degrees=(30, 40), azimuth_degrees=(-60, 60), elevation_degrees=(5, 35))
 """Views from the front half: models of a few minutes' training cannot learn pose from any side."""
 

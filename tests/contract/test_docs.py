@@ -15,7 +15,7 @@ def test_every_path_in_the_readme_tree_exists():
         assert entry, f"not a tree line: {line!r}"
         depth = len(entry[1]) // 2
         folders = [*folders[:depth], entry[2]]
-        path = ROOT / "".join(part if part.endswith("/") else part for part in folders)
+        path = ROOT / "".join(folders)
         assert path.exists(), f"the README tree names {path.relative_to(ROOT)}, which does not exist"
 
 

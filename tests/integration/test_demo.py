@@ -11,7 +11,8 @@ from jobs.cli import main
 from unipart.data.bundle import list_bundles, read_bundle
 from unipart.metrics.table import read_scores
 
-pytestmark = pytest.mark.slow
+# One group: the demo is run once, not once per test process.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,10 @@ def test_generation_skips_what_is_there_and_repeats_itself_elsewhere(demo: Path,
     assert (folder / "object.glb").read_bytes() == (demo / "bundles" / folder.name / "object.glb").read_bytes()
     assert main(["generate", *shards, *models, "--out", str(tmp_path)]) == 0
     assert "there already" in capsys.readouterr().err
-    assert main(["generate", str(folder / "image.png"), *models, "--out", str(tmp_path / "image"), "--steps", "2", "--max_parts", "2"]) == 0
+    assert (
+        main(["generate", str(folder / "image.png"), *models, "--out", str(tmp_path / "image"), "--steps", "2", "--max_parts", "2"])
+        == 0
+    )
     bundle = read_bundle(tmp_path / "image" / "image")
     assert bundle.info["steps"] == 2
     assert len(bundle.parts) <= 2
@@ -88,7 +92,10 @@ def test_generation_skips_what_is_there_and_repeats_itself_elsewhere(demo: Path,
 
 def test_evaluate_reads_our_bundles_and_anyones_glbs(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     few = ["--num_points", "500", "--tracking", "off", "--json"]
-    assert main(["evaluate", str(demo / "bundles"), "--against", str(demo / "shards"), "--out", str(tmp_path / "a.parquet"), *few]) == 0
+    assert (
+        main(["evaluate", str(demo / "bundles"), "--against", str(demo / "shards"), "--out", str(tmp_path / "a.parquet"), *few])
+        == 0
+    )
     (ours,) = json.loads(capsys.readouterr().out)
     for folder in list_bundles(demo / "bundles"):
         (tmp_path / f"{folder.name}.glb").write_bytes((folder / "object.glb").read_bytes())

@@ -1,0 +1,44 @@
+"""Recipes: every tier is complete, and an ablation changes one thing."""
+
+import pytest
+
+from jobs.recipes import ablations, find_recipe
+from jobs.recipes.sizes import TIERS
+from jobs.training.config import KINDS
+from unipart.errors import UserError
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_tier_has_a_recipe_of_every_model(kind, tier):
+    config = find_recipe(kind, tier)
+    assert config.kind == kind
+    assert config.steps > 0
+
+
+@pytest.mark.parametrize(
+    ("ablation", "field", "value"),
+    [
+        (ablations.without_ncs, "model.spaces", ["gcs"]),
+        (ablations.without_local_attention, "model.global_layers", "all"),
+        (ablations.without_space_embedding, "model.space_embed_level", "off"),
+        (ablations.without_whole_condition, "model.use_z0", False),
+        (ablations.fused_conditions, "model.kv", "fused"),
+    ],
+)
+def test_an_ablation_changes_its_one_field(ablation, field, value):
+    tier = TIERS["ci"]
+    difference = ablations.base(tier).diff(ablation(tier))
+    del difference["recipe"]
+    assert {name: new for name, (_, new) in difference.items()} == {field: value}
+
+
+def test_the_paper_tier_has_the_papers_sizes():
+    vae, part = find_recipe("vae", "paper"), find_recipe("part", "paper")
+    assert (vae.model.num_latents, vae.model.latent_width, vae.batch_size) == (4096, 64, 32)
+    assert (part.optimizer.weight_decay, part.drop) == (0.01, 0.1)
+
+
+def test_a_misspelt_tier_gets_a_suggestion():
+    with pytest.raises(UserError, match="tiny"):
+        find_recipe("vae", "tny")
