@@ -1,4 +1,4 @@
-"""Runs every benchmark in turn: ``python -m benchmarks``. Each is a module of its own with flags: ``python -m benchmarks.field --help``."""
+"""Runs every benchmark in turn: ``python -m benchmarks``. Each has flags of its own: ``python -m benchmarks.field --help``."""
 
 import runpy
 import sys

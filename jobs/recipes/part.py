@@ -34,11 +34,11 @@ def tiny(tier: Tier) -> PartTrainConfig:
     """Under two minutes on two CPU cores: the demo. It starts from the whole model, for so short a run."""
     return ci(tier).replace(
         recipe="part tiny",
-        steps=700,
+        steps=400,
         batch_size=12,
         log_every=10,
-        checkpoint_every=350,
-        validate_every=350,
+        checkpoint_every=200,
+        validate_every=200,
         optimizer__decay_fraction=0.5,
         optimizer__ema_decay=0.98,
         whole_fraction=0.1,

@@ -50,11 +50,11 @@ def tiny(tier: Tier) -> VaeTrainConfig:
     """Two minutes on two CPU cores: the demo."""
     return ci(tier).replace(
         recipe="vae tiny",
-        steps=900,
+        steps=800,
         batch_size=8,
         log_every=10,
-        checkpoint_every=300,
-        validate_every=450,
+        checkpoint_every=400,
+        validate_every=400,
         validation_batches=2,
         optimizer__lr=6e-4,
         optimizer__decay_fraction=0.5,

@@ -58,11 +58,11 @@ def tiny(tier: Tier) -> WholeTrainConfig:
     """Under two minutes on two CPU cores: the demo."""
     return ci(tier).replace(
         recipe="whole tiny",
-        steps=800,
+        steps=550,
         batch_size=16,
         log_every=10,
-        checkpoint_every=400,
-        validate_every=400,
+        checkpoint_every=275,
+        validate_every=275,
         optimizer__decay_fraction=0.5,
         optimizer__ema_decay=0.98,
     )
