@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.options import SuggestingParser
 from unipart.errors import UserError
 
 _DESCRIPTION = (
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     shape: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": _EXAMPLES}
-    parser = argparse.ArgumentParser("unipart data", description=_DESCRIPTION, **shape)
+    parser = SuggestingParser("unipart data", description=_DESCRIPTION, **shape)
     commands = parser.add_subparsers(dest="command", required=True, metavar="plan | run | status | inspect")
     plan = commands.add_parser("plan", help="print the stages and what there is to do", description=_DESCRIPTION, **shape)
     run = commands.add_parser("run", help="curate; resumes by default", description=_DESCRIPTION, **shape)

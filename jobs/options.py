@@ -12,24 +12,8 @@ from unipart.errors import UserError, did_you_mean
 C = TypeVar("C", bound=Config)
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse with exact flag names, examples below the help, and `UserError` in place of an exit.
-
-    Args:
-        command: what the user types after ``unipart``.
-        summary: one sentence on top of the help.
-        examples: lines at the end of the help.
-    """
-
-    def __init__(self, command: str, summary: str, examples: Sequence[str] = ()) -> None:
-        epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples) if examples else None
-        super().__init__(
-            prog=f"unipart {command}",
-            description=summary,
-            epilog=epilog,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+class SuggestingParser(argparse.ArgumentParser):
+    """argparse whose mistakes are `UserError`s that name the closest flag or choice."""
 
     @property
     def flags(self) -> list[str]:
@@ -46,6 +30,26 @@ class Parser(argparse.ArgumentParser):
         elif choice:
             hint = did_you_mean(choice[1], re.findall(r"[\w.-]+", choice[2]))
         raise UserError(f"{self.prog}: {message}.{hint}", f"see `{self.prog} --help`")
+
+
+class Parser(SuggestingParser):
+    """A command's parser: exact flag names, and examples below the help.
+
+    Args:
+        command: what the user types after ``unipart``.
+        summary: one sentence on top of the help.
+        examples: lines at the end of the help.
+    """
+
+    def __init__(self, command: str, summary: str, examples: Sequence[str] = ()) -> None:
+        epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples) if examples else None
+        super().__init__(
+            prog=f"unipart {command}",
+            description=summary,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
 
 
 def split_config_flags(arguments: Sequence[str], parser: Parser) -> tuple[list[str], dict[str, str]]:

@@ -75,6 +75,10 @@ def test_help_needs_no_heavy_imports(capsys):
         data.main(["run", "--help"])
     assert done.value.code == 0
     assert "examples:" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as wrong:
+
+
+def test_a_mistake_names_what_is_meant():
+    with pytest.raises(UserError, match="unrecognised arguments: --render.size"):
         data.main(["status", "x", "--render.size", "3"])
-    assert wrong.value.code == 2
+    with pytest.raises(UserError, match="Did you mean 'run'"):
+        data.main(["runn"])
