@@ -78,7 +78,7 @@ def test_help_needs_no_heavy_imports(capsys):
 
 
 def test_a_mistake_names_what_is_meant():
-    with pytest.raises(UserError, match="unrecognised arguments: --render.size"):
+    with pytest.raises(UserError, match=r"unrecognised arguments: --render\.size"):
         data.main(["status", "x", "--render.size", "3"])
     with pytest.raises(UserError, match="Did you mean 'run'"):
         data.main(["runn"])
