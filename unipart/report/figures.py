@@ -73,12 +73,13 @@ def match_parts(meshes: Sequence[Mesh], others: Sequence[Mesh]) -> NDArray[np.in
     The cost of a pair is the distance of the bounding-box corners, which sees both place and size.
     """
     matched = np.full(len(meshes), -1, np.int64)
-    solid = [index for index, mesh in enumerate(others) if len(mesh.vertices)]
-    if len(meshes) and solid:
-        mine, theirs = np.stack([_box(mesh) for mesh in meshes]), np.stack([_box(others[index]) for index in solid])
+    # A true part that lies wholly inside another has no face on the watertight whole, and a generated one may be empty.
+    seen, solid = ([index for index, mesh in enumerate(group) if len(mesh.vertices)] for group in (meshes, others))
+    if seen and solid:
+        mine, theirs = np.stack([_box(meshes[index]) for index in seen]), np.stack([_box(others[index]) for index in solid])
         cost = np.linalg.norm(mine[:, None] - theirs[None], axis=2)
         rows, columns = linear_sum_assignment(cost)
-        matched[rows] = np.asarray(solid)[columns]
+        matched[np.asarray(seen)[rows]] = np.asarray(solid)[columns]
     left = matched < 0
     matched[left] = len(others) + np.arange(left.sum())
     return matched
