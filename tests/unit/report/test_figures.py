@@ -76,3 +76,10 @@ def test_entry_carries_facts_and_notes():
     assert list(entry.fall_backs) == ["part 1 is empty", "small encoder"]
     assert (entry.object_id, entry.viewer, entry.scores) == ("chair", "v.html", {"iou": 0.5})
     assert entry.condition is None
+
+
+def test_a_hidden_part_without_faces_matches_nothing():
+    corner = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
+    solid = Mesh(corner, np.array([[0, 1, 2]]))
+    hidden = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int64))
+    assert match_parts([hidden, solid], [solid]).tolist() == [1, 0]
