@@ -1,6 +1,6 @@
 """Recipes of the anchor decoder: where on the object each latent sits (paper section 3.2)."""
 
-from jobs.recipes.sizes import Tier
+from jobs.recipes.sizes import CI_RUN, Tier
 from jobs.training.config import AnchorTrainConfig, OptimizerConfig
 from unipart.models.anchor_decoder import AnchorDecoderConfig
 
@@ -9,15 +9,7 @@ def ci(tier: Tier) -> AnchorTrainConfig:
     """A few steps on a CPU: tests."""
     return AnchorTrainConfig(
         recipe="anchor ci",
-        steps=20,
-        batch_size=4,
-        precision="fp32",
-        log_every=5,
-        checkpoint_every=10,
-        validate_every=20,
-        validation_batches=1,
-        loader_workers=0,
-        cache_samples=True,
+        **CI_RUN,
         cache_latents=True,
         optimizer=OptimizerConfig(lr=2e-3, ema_decay=0.0),
         model=AnchorDecoderConfig(kind="mlp", latent_width=tier.latent_width, width=64),

@@ -1,7 +1,7 @@
 """Recipes of the part model: whole latents, part latents and image -> the part in both spaces (paper section 3.3)."""
 
 from jobs.recipes import whole
-from jobs.recipes.sizes import Tier
+from jobs.recipes.sizes import CI_RUN, Tier
 from jobs.training.config import OptimizerConfig, PartTrainConfig
 from unipart.models.part_dit import PartDiTConfig
 
@@ -15,15 +15,7 @@ def ci(tier: Tier) -> PartTrainConfig:
     """A few steps on a CPU: tests."""
     return PartTrainConfig(
         recipe="part ci",
-        steps=20,
-        batch_size=4,
-        precision="fp32",
-        log_every=5,
-        checkpoint_every=10,
-        validate_every=20,
-        validation_batches=1,
-        loader_workers=0,
-        cache_samples=True,
+        **CI_RUN,
         cache_latents=True,
         optimizer=OptimizerConfig(lr=1e-3, ema_decay=0.0),
         model=model(tier),

@@ -1,6 +1,6 @@
 """One dial: every size of the four models hangs on the name of a tier (model.md section 8.1)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from unipart.config import Config
 from unipart.errors import UserError, did_you_mean
@@ -72,6 +72,19 @@ PAPER = Tier(
     hidden=2048, depth=21, heads=16, moe_layers=6, num_experts=8,
     image_kind="dinov2", image_size=518, image_width=1024, image_heads=16, image_layers=24,
 )  # fmt: skip
+
+CI_RUN: dict[str, Any] = {
+    "steps": 20,
+    "batch_size": 4,
+    "precision": "fp32",
+    "log_every": 5,
+    "checkpoint_every": 10,
+    "validate_every": 20,
+    "validation_batches": 1,
+    "loader_workers": 0,
+    "cache_samples": True,
+}
+"""Rhythm of every training at the `ci` size: a few steps on a CPU, everything in memory."""
 
 TIERS = {tier.name: tier for tier in (CI, TINY, SMALL, BASE, PAPER)}
 

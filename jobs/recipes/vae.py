@@ -1,6 +1,6 @@
 """Recipes of the Geom-Seg VAE: latent space of geometry and segmentation (paper section 3.1)."""
 
-from jobs.recipes.sizes import Tier
+from jobs.recipes.sizes import CI_RUN, Tier
 from jobs.training.config import OptimizerConfig, VaeTrainConfig
 from jobs.training.segmentation_rounds import SegmentationRoundsConfig
 from unipart.models.geom_seg_vae import GeomSegVAEConfig
@@ -29,15 +29,7 @@ def ci(tier: Tier) -> VaeTrainConfig:
     """A few steps on a CPU: tests."""
     return VaeTrainConfig(
         recipe="vae ci",
-        steps=20,
-        batch_size=4,
-        precision="fp32",
-        log_every=5,
-        checkpoint_every=10,
-        validate_every=20,
-        validation_batches=1,
-        loader_workers=0,
-        cache_samples=True,
+        **CI_RUN,
         optimizer=OptimizerConfig(lr=1e-3, ema_decay=0.0),
         model=model(tier),
         segmentation=SegmentationRoundsConfig(num_prompts=4, num_corrections=1),

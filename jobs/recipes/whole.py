@@ -1,6 +1,6 @@
 """Recipes of the whole model: image -> latents of the object (paper section 3.2)."""
 
-from jobs.recipes.sizes import Tier
+from jobs.recipes.sizes import CI_RUN, Tier
 from jobs.training.config import OptimizerConfig, WholeTrainConfig
 from unipart.models.image_encoder import ImageEncoderConfig
 from unipart.models.whole_dit import WholeDiTConfig
@@ -38,15 +38,7 @@ def ci(tier: Tier) -> WholeTrainConfig:
     """A few steps on a CPU: tests."""
     return WholeTrainConfig(
         recipe="whole ci",
-        steps=20,
-        batch_size=4,
-        precision="fp32",
-        log_every=5,
-        checkpoint_every=10,
-        validate_every=20,
-        validation_batches=1,
-        loader_workers=0,
-        cache_samples=True,
+        **CI_RUN,
         cache_latents=True,
         optimizer=OptimizerConfig(lr=1e-3, ema_decay=0.0),
         model=model(tier),
