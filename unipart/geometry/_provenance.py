@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from unipart.geometry._bits import compiled
 from unipart.geometry._placing import Surface
+from unipart.geometry.field import SignedDistance
+from unipart.geometry.mesh import Mesh
 
 
 def source_of_faces(surface: Surface, vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -20,12 +22,8 @@ def source_of_faces(surface: Surface, vertices: NDArray[np.float64], faces: NDAr
     source = _nearest_candidates(surface.vertices, surface.faces, surface.source, vertices, faces)
     unknown = np.flatnonzero(source < 0)
     if len(unknown):
-        import igl
-
-        tree = igl.AABB()
-        tree.init(vertices, faces)
         centroids = surface.vertices[surface.faces[unknown]].mean(axis=1, dtype=np.float64)
-        source[unknown] = tree.squared_distance(vertices, faces, centroids)[1]
+        source[unknown] = SignedDistance(Mesh(vertices, faces))(centroids)[1]
     return source
 
 
@@ -124,8 +122,10 @@ def _nearest_candidates(surface_vertices, surface_faces, source, vertices, faces
         elif first != second or second != third:
             a, b, c = _corners(surface_vertices, surface_faces, face)
             centroid = ((a[0] + b[0] + c[0]) / 3, (a[1] + b[1] + c[1]) / 3, (a[2] + b[2] + c[2]) / 3)
-            best = np.inf
-            for candidate in (first, second, third):
+            best = _squared_distance(centroid, *_corners(vertices, faces, first))
+            for candidate, known in ((second, first), (third, second)):
+                if candidate in (first, known):
+                    continue
                 distance = _squared_distance(centroid, *_corners(vertices, faces, candidate))
                 if distance < best:
                     best = distance

@@ -3,23 +3,38 @@
 The winding number of a closed surface is an integer that changes by one at every crossing, so the crossings of `_scan` give it.
 The number of an open surface (Jacobson 2013) is any real; its rounding jumps at crossings too, and besides where the number passes
 through a half-integer. Away from the triangles the number is harmonic, so these level sets ("membranes") start at the boundary of
-the surface: the number is evaluated (Barill 2018, libigl) at the corners next to boundary edges, and on along the membranes only.
+the surface: the number is evaluated (`_caps`) at the corners next to boundary edges, and on along the membranes only.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unipart.geometry._bits import Bits, compiled, corner_numbers, corner_positions, set_range
-from unipart.geometry._hash import edge_table
-from unipart.geometry._scan import Grid, Lines
+from unipart.geometry._bits import (
+    ONE,
+    Bits,
+    compiled,
+    corner_numbers,
+    corner_positions,
+    empty_bits,
+    get_bit,
+    set_corners,
+    set_range,
+)
+from unipart.geometry._caps import boundary_edges, close_holes, winding_number
+from unipart.geometry._scan import Grid, Lines, find_crossings
 
 _CLEARANCE = 0.05
-"""Voxels that an evaluation keeps from the nearest face: the fast winding number is noise on a face."""
+"""Voxels that libigl's evaluation keeps from the faces: on a face its single precision is noise."""
+_CAP_CLEARANCE = 1e-3
+"""Voxels that ours keeps from the caps: more than the crossings are rounded by, so that both name the same side."""
+
+_MOST_BOUNDARY_EDGES = 4096
+"""With more, a sum over all of them is slower than libigl's fast winding number of the faces."""
 
 _GUARD_CELLS = 32
-_GUARD_ACCURACY = 1.0
 
 
 class Membrane(NamedTuple):
@@ -35,7 +50,7 @@ class Membrane(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """Hash table corner -> winding number; -1 marks a free slot, NaN a corner that waits for evaluation."""
+    """Hash table corner -> winding number; -1 marks a free slot."""
 
     corner: NDArray[np.int64]
     winding: NDArray[np.float32]
@@ -87,41 +102,67 @@ def find_membrane(
         faces: the open components' faces [F 3].
         lines: crossings with these faces only.
         grid: the grid.
-        accuracy: libigl's `accuracy_scale`: 2 keeps the error below 0.005.
+        accuracy: libigl's `accuracy_scale`: 2 keeps the error below 0.005. Surfaces of few boundary edges have no error.
 
     Returns:
         The evaluated corners, and the number of evaluations made (the coarse guard included).
     """
-    import igl
-
-    tree = igl.FastWindingNumberBVH()
-    tree.init(vertices, np.ascontiguousarray(faces), order=2)
-
-    def evaluate(corners: NDArray[np.int64], scale: float) -> NDArray[np.float32]:
-        points = grid.to_mesh(_clear_of_faces(corners, lines, grid.num_cells, np.float32(_CLEARANCE)))
-        return np.asarray(tree.winding_number(points, scale), dtype=np.float32)
-
+    boundary = boundary_edges(faces)
+    if len(boundary) <= _MOST_BOUNDARY_EDGES:
+        evaluate = _exact_winding(vertices, boundary, lines[0], grid)
+    else:
+        evaluate = _fast_winding(vertices, faces, lines, grid, accuracy)
     coarse = _coarse_corners(grid.num_cells)
-    stride = _guard_stride(grid.num_cells)
-    guard = _segments_with_membrane(coarse, evaluate(coarse, _GUARD_ACCURACY), lines, grid.num_cells, stride)
-    fresh = np.union1d(_boundary_corners(vertices, faces, grid), guard)
-    known = _new_table(4 * len(fresh))
+    guard = _segments_with_membrane(coarse, evaluate(coarse), lines, grid.num_cells, _guard_stride(grid.num_cells))
+    fresh = np.union1d(_boundary_corners(vertices, boundary, grid), guard)
+    asked, known = empty_bits(grid.num_cells), _new_table(4 * len(fresh))
+    set_corners(asked, grid.num_cells, fresh)
     num_queries = len(coarse)
     while len(fresh):
         num_queries += len(fresh)
-        known = _store(known, fresh, evaluate(fresh, accuracy))
-        fresh, known = _follow_membranes(fresh, known, lines, grid.num_cells)
+        winding = evaluate(fresh)
+        known = _store(known, fresh, winding)
+        fresh = _follow_membranes(fresh, winding, known, asked, lines, grid.num_cells)
     used = np.flatnonzero(known.corner >= 0)
     order = used[np.argsort(known.corner[used])]
     return Membrane(known.corner[order], known.winding[order]), num_queries
 
 
-def _boundary_corners(vertices: NDArray[np.float64], faces: NDArray[np.int64], grid: Grid) -> NDArray[np.int64]:
+def _exact_winding(
+    vertices: NDArray[np.float64], boundary: NDArray[np.int64], x_lines: Lines, grid: Grid
+) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    """Returns the function corner numbers [Q] -> winding numbers [Q] by crossings and caps."""
+    capped, caps = close_holes(vertices, boundary)
+    cap_lines = find_crossings(capped, caps, grid)
+    capped = grid.to_voxels(capped)
+
+    def evaluate(corners: NDArray[np.int64]) -> NDArray[np.float32]:
+        together = _crossings_before(corners, x_lines, grid.num_cells) + _crossings_before(corners, cap_lines[0], grid.num_cells)
+        points = _clear_of_faces(corners, cap_lines, grid.num_cells, np.float32(_CAP_CLEARANCE))
+        return np.asarray(together - winding_number(capped, caps, points), dtype=np.float32)
+
+    return evaluate
+
+
+def _fast_winding(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], lines: tuple[Lines, Lines, Lines], grid: Grid, accuracy: float
+) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    """Returns the function corner numbers [Q] -> winding numbers [Q] by libigl's tree (Barill 2018)."""
+    import igl
+
+    tree = igl.FastWindingNumberBVH()
+    tree.init(vertices, np.ascontiguousarray(faces), order=2)
+
+    def evaluate(corners: NDArray[np.int64]) -> NDArray[np.float32]:
+        points = grid.to_mesh(_clear_of_faces(corners, lines, grid.num_cells, np.float32(_CLEARANCE)))
+        return np.asarray(tree.winding_number(points, accuracy), dtype=np.float32)
+
+    return evaluate
+
+
+def _boundary_corners(vertices: NDArray[np.float64], boundary: NDArray[np.int64], grid: Grid) -> NDArray[np.int64]:
     """Returns the 8 corners of every cell that a boundary edge passes through (walked in quarter-voxel steps)."""
-    edges = edge_table(faces)
-    first = np.unique(edges.of_half_edge, return_index=True)[1]
-    half_edges = np.stack([faces, np.roll(faces, -1, axis=1)], axis=2).reshape(-1, 2)[first]
-    ends = grid.to_voxels(vertices)[half_edges[edges.net != 0]]
+    ends = grid.to_voxels(vertices)[boundary]
     steps = np.ceil(4 * np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)).astype(np.int64) + 1
     edge = np.repeat(np.arange(len(ends)), steps + 1)
     step = np.arange(len(edge)) - np.repeat(np.cumsum(steps + 1) - steps - 1, steps + 1)
@@ -168,6 +209,15 @@ def _jump(lines, line, low, high):
         if low < lines.position[c] <= high:
             jump -= 1 if lines.code[c] & 1 else -1
     return jump
+
+
+@compiled
+def _crossings_before(corners, x_lines, num_cells):
+    """Returns the winding number at corners [Q] that the crossings of their x lines give, 0 where a line starts."""
+    result = np.zeros(len(corners), dtype=np.int64)
+    for q, corner in enumerate(corners):
+        result[q] = _jump(x_lines, corner // (num_cells + 1), -np.inf, corner % (num_cells + 1))
+    return result
 
 
 @compiled
@@ -231,7 +281,8 @@ def _new_table(least):
 def _slot(known, corner):
     """Returns where a corner is, or the free slot where it belongs."""
     mask = len(known.corner) - 1
-    slot = ((corner * 0x9E3779B97F4A7C1) >> 20) & mask
+    # Eight neighbours along x stay together: they are looked up together.
+    slot = (((corner >> 3) * 0x9E3779B97F4A7C1) >> 20 << 3 | (corner & 7)) & mask
     while known.corner[slot] != -1 and known.corner[slot] != corner:
         slot = (slot + 1) & mask
     return slot
@@ -262,40 +313,39 @@ def _store(known, corners, winding):
 
 
 @compiled
-def _follow_membranes(fresh, known, lines, num_cells):
-    """Finds the corners to evaluate next.
+def _follow_membranes(fresh, winding, known, asked, lines, num_cells):
+    """Returns the corners to evaluate next, and sets their bits in `asked`.
 
     Where a fresh corner and an evaluated neighbour differ by more than the crossings explain, a membrane cuts the edge between
-    them: the corners of the four cells round that edge follow. Returns them, and the table with them reserved.
+    them: the corners of the four cells round that edge follow.
     """
     n = num_cells + 1
     strides = (1, n, n * n)
     following = np.zeros(1024, dtype=np.int64)
-    count = np.int64(0)
-    for corner in fresh:
+    count = 0
+    for number, corner in enumerate(fresh):
         position = _position_of(corner, num_cells)
         for axis in range(3):
             for side in range(2):
                 low = position[axis] - 1 + side
-                if low < 0 or low >= num_cells:
+                neighbour = corner + (2 * side - 1) * strides[axis]
+                if low < 0 or low >= num_cells or not _is_set(asked, neighbour, num_cells):
                     continue
-                lower = corner - strides[axis] * (1 - side)
-                a = known.winding[_slot(known, lower)]
-                b = known.winding[_slot(known, lower + strides[axis])]
-                if np.isnan(a) or np.isnan(b):
+                slot = _slot(known, neighbour)
+                if known.corner[slot] == -1:
                     continue
                 jump = _jump(lines[axis], _line_of(position, axis, num_cells), low, low + 1)
-                if _rounded(b) == _rounded(a) + jump:
+                if _rounded(known.winding[slot]) == _rounded(winding[number]) + (2 * side - 1) * jump:
                     continue
                 if count + 18 > len(following):
                     following = np.concatenate((following, np.zeros_like(following)))
-                count, known = _reserve_round(lower, axis, known, num_cells, following, count)
-    return following[:count], known
+                count = _ask_round(min(corner, neighbour), axis, asked, num_cells, following, count)
+    return following[:count]
 
 
 @compiled
-def _reserve_round(lower, axis, known, num_cells, following, count):
-    """Reserves and lists the unknown corners of the four cells round the edge from corner `lower` along `axis`."""
+def _ask_round(lower, axis, asked, num_cells, following, count):
+    """Lists the corners, not asked for yet, of the four cells round the edge from corner `lower` along `axis`."""
     n = num_cells + 1
     strides = (1, n, n * n)
     position = _position_of(lower, num_cells)
@@ -306,11 +356,16 @@ def _reserve_round(lower, axis, known, num_cells, following, count):
                 continue
             for along in range(2):
                 corner = lower + along * strides[axis] + da * strides[across] + du * strides[up]
-                if known.corner[_slot(known, corner)] == -1:
-                    known = _put(known, corner, np.float32(np.nan))
+                if not _is_set(asked, corner, num_cells):
+                    set_range(asked, corner // n, corner % n, corner % n)
                     following[count] = corner
                     count += 1
-    return count, known
+    return count
+
+
+@compiled
+def _is_set(bits, corner, num_cells):
+    return get_bit(bits, corner // (num_cells + 1), corner % (num_cells + 1)) == ONE
 
 
 def fill_closed(x_lines: Lines, num_cells: int, bits: Bits) -> None:

@@ -1,8 +1,8 @@
 """Winding-number remesh: any triangle soup -> a watertight, manifold, outward-oriented surface with part labels.
 
 The winding number is never evaluated on a dense grid. Triangles are scan-converted onto the grid lines; the signed crossings give
-the winding numbers of closed components, exact vertices, and the source face of every vertex. Fast winding numbers are needed only
-along the holes of open components. Read `_scan`, `_winding`, `_marching`, `_placing`, in this order.
+the winding numbers of closed components, exact vertices, and the source face of every vertex. Solid angles are added up only where
+membranes close the holes of open components. Read `_scan`, `_winding` and `_caps`, `_marching`, `_placing`, in this order.
 
 By design air gaps below one voxel close, and a bowl modelled as one open sheet is filled up to its rim (the number is 1/2 there).
 """
@@ -42,7 +42,7 @@ class RemeshConfig(Config):
     min_component_voxels: float = Field(default=8.0, ge=0.0)
     """Output components of less volume are dropped as debris (the largest one never)."""
     accuracy_scale: float = Field(default=2.0, ge=1.0)
-    """Accuracy of the fast winding number at holes; 2 keeps the error below 0.005."""
+    """Accuracy of the fast winding number at thousands of hole edges (fewer are exact); 2 keeps the error below 0.005."""
     crease_degrees: float = Field(default=30.0, gt=0.0, lt=180.0)
     """Smallest angle between original faces that makes a sharp edge."""
 
@@ -95,7 +95,7 @@ def remesh(
     Returns:
         The surface. Its stats: resolution; num_components and num_open_components of the input; dropped_components of the output;
         lost_area_fraction (share of the crossings that the solid alone misses); shell_used (corners added by the shell);
-        fwn_queries; parts_seen (parts hidden inside others vanish); volume; volume_ratio to the sum of the components (only
+        winding_queries; parts_seen (parts hidden inside others vanish); volume; volume_ratio to the sum of the components (only
         where all are closed).
 
     Raises:
@@ -147,10 +147,10 @@ def _solid_surface(
     bits = empty_bits(grid.num_cells)
     open_face = is_open[component]
     fill_inside(select_lines(lines[0], ~open_face), no_membrane(), False, grid.num_cells, bits)
-    membrane, fwn_queries = no_membrane(), 0
+    membrane, winding_queries = no_membrane(), 0
     if open_face.any():
         open_lines = (select_lines(lines[0], open_face), select_lines(lines[1], open_face), select_lines(lines[2], open_face))
-        membrane, fwn_queries = find_membrane(vertices, faces[open_face], open_lines, grid, config.accuracy_scale)
+        membrane, winding_queries = find_membrane(vertices, faces[open_face], open_lines, grid, config.accuracy_scale)
         # An open sheet may be wound either way: nothing tells its outside.
         fill_inside(open_lines[0], membrane, True, grid.num_cells, bits)
     num_crossings = sum(len(axis.code) for axis in lines)
@@ -172,7 +172,7 @@ def _solid_surface(
         "num_open_components": int(is_open.sum()),
         "lost_area_fraction": len(lost[1]) / max(num_crossings, 1),
         "shell_used": int((~shell.solid & are_set(bits, grid.num_cells, shell.corner)).sum()),
-        "fwn_queries": fwn_queries,
+        "winding_queries": winding_queries,
     }
     return place_vertices(march(bits, grid.num_cells), evidence, grid.num_cells), stats
 

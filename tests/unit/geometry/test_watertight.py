@@ -123,7 +123,7 @@ def test_a_closed_surface_is_met_to_hundredths_of_a_voxel(resolution):
     assert distance.mean() < 0.03
     assert distance.max() < 0.5
     assert result.stats["volume_ratio"] == pytest.approx(1, abs=2e-3)
-    assert result.stats["fwn_queries"] == 0
+    assert result.stats["winding_queries"] == 0
 
 
 def test_the_plain_reference_gives_the_same_solid():
