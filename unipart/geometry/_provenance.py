@@ -1,4 +1,4 @@
-"""What the vertices' source faces tell about the extracted surface: the source of every face, and the creases."""
+"""What the vertices' source faces tell about the extracted surface: the label of every face, and the creases."""
 
 from typing import Any
 
@@ -10,35 +10,41 @@ from unipart.geometry._placing import Surface
 from unipart.geometry.field import SignedDistance
 from unipart.geometry.mesh import Mesh
 
+_UNKNOWN = -1
 
-def source_of_faces(surface: Surface, vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Returns the original face that every extracted face lies on: the nearest one of those that its vertices lie on.
+
+def label_faces(
+    surface: Surface, vertices: NDArray[np.float64], faces: NDArray[np.int64], label: NDArray[np.int16]
+) -> NDArray[np.int16]:
+    """Returns the label of every extracted face: that of the original face it lies on [F'].
+
+    Where the original faces that its vertices lie on have different labels, the nearest one decides; where one is unknown, on a
+    membrane, the nearest of all.
 
     Args:
         surface: the extracted surface, vertices in the same units as `vertices`.
         vertices: of the original mesh [V 3].
-        faces: of the original mesh [F 3]; a face with a membrane vertex gets the nearest one of them all.
+        faces: of the original mesh [F 3].
+        label: of the original faces [F], none negative.
     """
-    source = _nearest_candidates(surface.vertices, surface.faces, surface.source, vertices, faces)
-    unknown = np.flatnonzero(source < 0)
+    found = _label_by_vertices(surface.vertices, surface.faces, surface.source, vertices, faces, label)
+    unknown = np.flatnonzero(found == _UNKNOWN)
     if len(unknown):
         centroids = surface.vertices[surface.faces[unknown]].mean(axis=1, dtype=np.float64)
-        source[unknown] = SignedDistance(Mesh(vertices, faces))(centroids)[1]
-    return source
+        found[unknown] = label[SignedDistance(Mesh(vertices, faces))(centroids)[1]]
+    return found
 
 
-def mend_isolated(faces: NDArray[np.int32], source: NDArray[np.int32], label_of_source: NDArray[Any]) -> NDArray[np.int32]:
-    """Gives every face whose three neighbours all have another label the source of a neighbour of their most common label.
+def mend_isolated(faces: NDArray[np.int32], label: NDArray[Any]) -> NDArray[Any]:
+    """Gives every face whose three neighbours all have another label their most common one.
 
     Args:
         faces: closed, manifold faces [F 3].
-        source: original face per face [F].
-        label_of_source: label per original face.
+        label: per face [F].
     """
-    label = label_of_source[source]
     candidates = np.flatnonzero(_all_corners_mixed(faces, label))
     if len(candidates) == 0:
-        return source
+        return label
     # Neighbours across an edge share a vertex with it, and both of its ends are mixed: only such half-edges can match.
     touched = np.zeros(int(faces.max()) + 1, dtype=np.bool_)
     touched[faces[candidates]] = True
@@ -50,10 +56,9 @@ def mend_isolated(faces: NDArray[np.int32], source: NDArray[np.int32], label_of_
     twin = np.where(key[order[slot]] == opposite, near[order[slot] // 3], -1).reshape(-1, 3)
     neighbours = twin[np.searchsorted(near, candidates)]
     isolated = (neighbours >= 0).all(axis=1) & (label[neighbours] != label[candidates, None]).all(axis=1)
-    neighbours = neighbours[isolated]
-    labels = label[neighbours]
-    mended = source.copy()
-    mended[candidates[isolated]] = source[np.where(labels[:, 1] == labels[:, 2], neighbours[:, 1], neighbours[:, 0])]
+    around = label[neighbours[isolated]]
+    mended = label.copy()
+    mended[candidates[isolated]] = np.where(around[:, 1] == around[:, 2], around[:, 1], around[:, 0])
     return mended
 
 
@@ -112,24 +117,24 @@ def _all_corners_mixed(faces, label):
 
 
 @compiled
-def _nearest_candidates(surface_vertices, surface_faces, source, vertices, faces):
-    result = np.zeros(len(surface_faces), dtype=np.int32)
+def _label_by_vertices(surface_vertices, surface_faces, source, vertices, faces, label):
+    result = np.zeros(len(surface_faces), dtype=np.int16)
     for face in range(len(surface_faces)):
         first, second, third = source[surface_faces[face, 0]], source[surface_faces[face, 1]], source[surface_faces[face, 2]]
-        result[face] = first
         if first < 0 or second < 0 or third < 0:
-            result[face] = -1
-        elif first != second or second != third:
-            a, b, c = _corners(surface_vertices, surface_faces, face)
-            centroid = ((a[0] + b[0] + c[0]) / 3, (a[1] + b[1] + c[1]) / 3, (a[2] + b[2] + c[2]) / 3)
-            best = _squared_distance(centroid, *_corners(vertices, faces, first))
-            for candidate, known in ((second, first), (third, second)):
-                if candidate in (first, known):
-                    continue
-                distance = _squared_distance(centroid, *_corners(vertices, faces, candidate))
-                if distance < best:
-                    best = distance
-                    result[face] = candidate
+            result[face] = _UNKNOWN
+            continue
+        result[face] = label[first]
+        if label[second] == label[first] and label[third] == label[first]:
+            continue
+        a, b, c = _corners(surface_vertices, surface_faces, face)
+        centroid = ((a[0] + b[0] + c[0]) / 3, (a[1] + b[1] + c[1]) / 3, (a[2] + b[2] + c[2]) / 3)
+        best = np.inf
+        for candidate in (first, second, third):
+            distance = _squared_distance(centroid, *_corners(vertices, faces, candidate))
+            if distance < best:
+                best = distance
+                result[face] = label[candidate]
     return result
 
 

@@ -20,7 +20,7 @@ from unipart.geometry._bits import are_set, clear_border, empty_bits
 from unipart.geometry._hash import label_components
 from unipart.geometry._marching import march
 from unipart.geometry._placing import Evidence, Surface, place_vertices
-from unipart.geometry._provenance import component_volumes, find_creases, mend_isolated, source_of_faces
+from unipart.geometry._provenance import component_volumes, find_creases, label_faces, mend_isolated
 from unipart.geometry._scan import MAX_CELLS, Grid, Lines, find_crossings, select_lines
 from unipart.geometry._shell import add_shell, lost_crossings, no_shell
 from unipart.geometry._winding import fill_inside, find_membrane, no_membrane
@@ -53,13 +53,11 @@ class Remeshed:
 
     Attributes:
         mesh: vertices float32, faces int32, part_of_face int16; the frame is that of the input.
-        source_face: the input face that every face lies on [F'] int32.
         sharp_edges: vertex pairs on creases of the input and on the curves where parts meet [E 2] int32.
         stats: plain numbers, the same for the same input: see `remesh`.
     """
 
     mesh: Mesh
-    source_face: NDArray[np.int32]
     sharp_edges: NDArray[np.int32]
     stats: dict[str, float | int]
 
@@ -113,15 +111,14 @@ def remesh(
     surface, num_dropped, volume = _without_debris(surface, config.min_component_voxels)
     surface = surface._replace(vertices=grid.to_mesh(surface.vertices).astype(np.float32))
     part = np.zeros(len(faces), np.int16) if mesh.part_of_face is None else mesh.part_of_face.astype(np.int16)
-    source = mend_isolated(surface.faces, source_of_faces(surface, vertices, faces), part)
+    labels = mend_isolated(surface.faces, label_faces(surface, vertices, faces, part))
     creases = find_creases(surface.faces, surface.source, mesh.face_normals(), np.cos(np.radians(config.crease_degrees)))
-    labels = part[source]
     stats |= {"dropped_components": num_dropped, "parts_seen": len(np.unique(labels)), "volume": volume * grid.cell**3}
     if not open_component.any():
         original = component_volumes(vertices - grid.origin, faces.astype(np.int32), component, len(open_component)).sum()
         if original > 0:
             stats["volume_ratio"] = stats["volume"] / float(original)
-    return Remeshed(Mesh(surface.vertices, surface.faces, labels), source, creases, stats)
+    return Remeshed(Mesh(surface.vertices, surface.faces, labels), creases, stats)
 
 
 def _grid_round(points: NDArray[np.float64], resolution: int) -> Grid:

@@ -49,7 +49,7 @@ def assert_watertight(result: Remeshed):
     assert check_watertight(result.mesh.faces).watertight
     assert result.mesh.volume() > 0
     assert result.mesh.volume() == pytest.approx(result.stats["volume"], rel=1e-3)
-    assert len(result.source_face) == len(result.mesh.faces) == len(result.mesh.part_of_face)
+    assert len(result.mesh.faces) == len(result.mesh.part_of_face)
 
 
 def inside_bits(mesh: Mesh, is_open: bool, num_cells: int):
@@ -195,7 +195,6 @@ def test_labels_agree_with_the_nearest_face():
     nearest = igl.point_mesh_squared_distance(centroids, whole.vertices, whole.faces)[1]
     area = result.mesh.face_areas()
     assert area[whole.part_of_face[nearest] != result.mesh.part_of_face].sum() < 0.005 * area.sum()
-    np.testing.assert_array_equal(whole.part_of_face[result.source_face], result.mesh.part_of_face)
 
 
 def test_flush_parts_do_not_speckle():
@@ -213,14 +212,11 @@ def test_flush_parts_do_not_speckle():
 
 def test_an_isolated_label_is_mended():
     mesh = sphere(subdivisions=2)
-    source = np.zeros(len(mesh.faces), np.int32)
-    source[mesh.vertices[mesh.faces].mean(axis=1)[:, 0] > 0] = 1
-    clean = source.copy()
+    label = (mesh.vertices[mesh.faces].mean(axis=1)[:, 0] > 0).astype(np.int16)
+    clean = label.copy()
     lonely = np.flatnonzero(np.abs(mesh.vertices[mesh.faces].mean(axis=1)[:, 0]) > 0.7)[[3, 40]]
-    source[lonely] = 2
-    np.testing.assert_array_equal(
-        _provenance.mend_isolated(mesh.faces.astype(np.int32), source, np.arange(3, dtype=np.int16)), clean
-    )
+    label[lonely] = 2
+    np.testing.assert_array_equal(_provenance.mend_isolated(mesh.faces.astype(np.int32), label), clean)
 
 
 def test_sharp_edges_lie_on_the_creases_of_a_cube_and_cover_them():
@@ -250,7 +246,7 @@ def test_the_result_does_not_depend_on_frame_or_run():
 def test_dtypes_and_stats():
     result = solid_of(sphere())
     assert (result.mesh.vertices.dtype, result.mesh.faces.dtype, result.mesh.part_of_face.dtype) == (np.float32, np.int32, np.int16)
-    assert (result.source_face.dtype, result.sharp_edges.dtype) == (np.int32, np.int32)
+    assert result.sharp_edges.dtype == np.int32
     assert all(type(value) in (int, float) and np.isfinite(value) for value in result.stats.values())
 
 
