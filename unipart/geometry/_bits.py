@@ -72,6 +72,14 @@ def set_corners(bits, num_cells, corners):
 
 
 @compiled
+def clear_corners(bits, num_cells, corners):
+    """Puts the corners with the given numbers outside."""
+    for corner in corners:
+        i = corner % (num_cells + 1)
+        bits[corner // (num_cells + 1), i >> 6] &= ~(ONE << np.uint64(i & 63))
+
+
+@compiled
 def are_set(bits, num_cells, corners):
     """Returns a bool per corner number."""
     result = np.zeros(len(corners), dtype=np.bool_)

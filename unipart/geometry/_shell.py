@@ -24,6 +24,8 @@ _SEED_SHARE = 0.25
 """Or: share of lost crossings in the surrounding blocks."""
 _GROW = 3
 """Lost crossings within this many cells of a seed belong to the same sheet."""
+_THIN_SHARE = 0.1
+"""Share of lost crossings from which on a component with a seed is a sheet all over: a shell of parts of it would be ragged."""
 
 
 class Shell(NamedTuple):
@@ -47,17 +49,25 @@ def no_shell() -> Shell:
     return Shell(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, np.bool_))
 
 
-def lost_crossings(lines: tuple[Lines, Lines, Lines], bits: Bits, grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Returns position in voxels [K 3] and face [K] of the crossings whose two neighbouring corners are both outside."""
-    found = [_lost_on_axis(lines[axis], bits, axis, grid.num_cells) for axis in range(3)]
-    return np.concatenate([points for points, _ in found]), np.concatenate([faces for _, faces in found])
+def count_lost(lines: tuple[Lines, Lines, Lines], bits: Bits, num_cells: int) -> int:
+    """Returns the number of crossings whose two neighbouring corners are both outside."""
+    return int(_outer_crossings(lines, bits, num_cells)[2].sum())
+
+
+def _outer_crossings(
+    lines: tuple[Lines, Lines, Lines], bits: Bits, num_cells: int
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
+    """Returns position in voxels [K 3] and face [K] of the crossings with a corner outside beside them, and if both are [K]."""
+    found = [_outer_on_axis(lines[axis], bits, axis, num_cells) for axis in range(3)]
+    points, faces, is_lost = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return points, faces, is_lost
 
 
 def add_shell(
     vertices: NDArray[np.float64],
     faces: NDArray[np.int64],
     lines: tuple[Lines, Lines, Lines],
-    lost: tuple[NDArray[np.float32], NDArray[np.int32]],
+    component: NDArray[np.int32],
     bits: Bits,
     grid: Grid,
     width: float,
@@ -68,7 +78,7 @@ def add_shell(
         vertices: [V 3], mesh units.
         faces: [F 3].
         lines: the crossings of all faces.
-        lost: see `lost_crossings`.
+        component: connected component per face [F].
         bits: inside bits, changed in place.
         grid: the grid.
         width: half thickness of the shell in voxels; from 0.5 on at least one corner of every crossed edge is inside.
@@ -76,14 +86,15 @@ def add_shell(
     import igl
 
     n = grid.num_cells
-    points, lost_faces = lost
-    seed = _seeds(points, lines, bits, n)
+    points, crossed, is_lost = _outer_crossings(lines, bits, n)
+    seed = np.zeros(len(points), dtype=np.bool_)
+    seed[is_lost] = _seeds(points[is_lost], lines, bits, n)
     if not seed.any():
         return no_shell()
     seed_cells = empty_bits(n)
     _mark_cells(points[seed], 0, 0, seed_cells, n)
-    chosen = seed | _any_within(points, _GROW, seed_cells, n)
-    points, sheet = points[chosen], np.unique(lost_faces[chosen])
+    chosen = is_lost & _any_within(points, _GROW, seed_cells, n) | _of_thin_components(component[crossed], is_lost, seed)
+    points, sheet = points[chosen], np.unique(crossed[chosen])
 
     reach = int(np.ceil(width))
     core, surround = empty_bits(n), empty_bits(n)
@@ -117,6 +128,13 @@ def _seeds(points: NDArray[np.float32], lines: tuple[Lines, Lines, Lines], bits:
     return (lost_blocks[i, j, k] > _SEED_SHARE * blocks[i, j, k]) | ~_any_within(points, _SEED_REACH, bits, num_cells)
 
 
+def _of_thin_components(component: NDArray[np.int32], is_lost: NDArray[np.bool_], seed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tells which crossings belong to a component that is missing somewhere and thin all over."""
+    crossings, lost = np.bincount(component), np.bincount(component, is_lost)
+    is_thin = (lost > _THIN_SHARE * crossings) & (np.bincount(component, seed) > 0)
+    return is_thin[component]
+
+
 @compiled
 def _point_on(line, position, axis, num_cells):
     """Returns (x, y, z) of a crossing in voxels (`_scan` says how lines are numbered)."""
@@ -134,21 +152,23 @@ def _corner_inside(bits, num_cells, i, j, k):
 
 
 @compiled
-def _lost_on_axis(lines, bits, axis, num_cells):
+def _outer_on_axis(lines, bits, axis, num_cells):
     points = np.zeros((len(lines.code), 3), dtype=np.float32)
     faces = np.zeros(len(lines.code), dtype=np.int32)
+    is_lost = np.zeros(len(lines.code), dtype=np.bool_)
     count = 0
     for line in range(len(lines.start) - 1):
         for c in range(lines.start[line], lines.start[line + 1]):
             x, y, z = _point_on(line, lines.position[c], axis, num_cells)
             i, j, k = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
             inside = _corner_inside(bits, num_cells, i, j, k)
-            inside |= _corner_inside(bits, num_cells, i + (axis == 0), j + (axis == 1), k + (axis == 2))
-            if inside == 0:
+            inside += _corner_inside(bits, num_cells, i + (axis == 0), j + (axis == 1), k + (axis == 2))
+            if inside < 2:
                 points[count] = x, y, z
                 faces[count] = lines.code[c] >> 1
+                is_lost[count] = inside == 0
                 count += 1
-    return points[:count].copy(), faces[:count].copy()
+    return points[:count].copy(), faces[:count].copy(), is_lost[:count].copy()
 
 
 @compiled

@@ -8,7 +8,7 @@ By design air gaps below one voxel close, and a bowl modelled as one open sheet 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +16,21 @@ from pydantic import Field
 
 from unipart.config import Config
 from unipart.errors import Reject
-from unipart.geometry._bits import are_set, clear_border, empty_bits
+from unipart.geometry._bits import Bits, are_set, clear_border, clear_corners, empty_bits
 from unipart.geometry._hash import label_components
-from unipart.geometry._marching import march
+from unipart.geometry._marching import Topology, march
 from unipart.geometry._placing import Evidence, Surface, place_vertices
 from unipart.geometry._provenance import component_volumes, find_creases, label_faces, mend_isolated
 from unipart.geometry._scan import MAX_CELLS, Grid, Lines, find_crossings, select_lines
-from unipart.geometry._shell import add_shell, lost_crossings, no_shell
-from unipart.geometry._winding import fill_inside, find_membrane, no_membrane
+from unipart.geometry._shell import add_shell, count_lost, no_shell
+from unipart.geometry._winding import Membrane, fill_inside, find_membrane, no_membrane
 from unipart.geometry.mesh import Mesh
 
 _MARGIN_CELLS = 3
 """Free cells on each side of the mesh: the shell reaches one of them, the border corners have to stay outside."""
+
+_ROD_VOXELS = 6.0
+"""Debris of a component longer than this is what the grid shows of a rod or a blade; a smaller one is debris itself."""
 
 
 class RemeshConfig(Config):
@@ -91,7 +94,8 @@ def remesh(
         config: resolution and limits.
 
     Returns:
-        The surface. Its stats: resolution; num_components and num_open_components of the input; dropped_components of the output;
+        The surface. Its stats: resolution; voxel (edge of a cell, in units of the mesh); num_components and num_open_components of
+        the input; dropped_components of the output;
         lost_area_fraction (share of the crossings that the solid alone misses); shell_used (corners added by the shell);
         winding_queries; parts_seen (parts hidden inside others vanish); volume; volume_ratio to the sum of the components (only
         where all are closed).
@@ -100,25 +104,70 @@ def remesh(
         Reject: ``degenerate_geometry`` (no extent), ``empty_remesh`` (nothing encloses a corner of the grid).
     """
     config = config or RemeshConfig()
+    scanned = _scan(mesh, component_of_face, open_component, config.resolution)
+    grid, is_open = scanned.grid, scanned.is_open
+    solid, membrane, winding_queries = _fill(scanned, config)
+    pieces, shell_stats = _extract(scanned, solid, membrane, config)
+
+    surface = pieces.kept._replace(vertices=grid.to_mesh(pieces.kept.vertices).astype(np.float32))
+    part = np.zeros(len(scanned.faces), np.int16) if mesh.part_of_face is None else mesh.part_of_face.astype(np.int16)
+    labels = mend_isolated(surface.faces, label_faces(surface, scanned.vertices, scanned.faces, part))
+    creases = find_creases(surface.faces, surface.source, mesh.face_normals(), np.cos(np.radians(config.crease_degrees)))
+    stats: dict[str, float | int] = {
+        "resolution": grid.num_cells,
+        "voxel": grid.cell,
+        "num_components": len(is_open),
+        "num_open_components": int(is_open.sum()),
+        **shell_stats,
+        "winding_queries": winding_queries,
+        "dropped_components": pieces.num_dropped,
+        "parts_seen": len(np.unique(labels)),
+        "volume": pieces.volume * grid.cell**3,
+    }
+    if not is_open.any():
+        corners = scanned.vertices - grid.origin
+        original = component_volumes(corners, scanned.faces.astype(np.int32), scanned.component, len(is_open)).sum()
+        if original > 0:
+            stats["volume_ratio"] = stats["volume"] / float(original)
+    return Remeshed(Mesh(surface.vertices, surface.faces, labels), creases, stats)
+
+
+class _Scanned(NamedTuple):
+    """A mesh and where the lines of its grid cross it."""
+
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int64]
+    component: NDArray[np.int32]
+    is_open: NDArray[np.bool_]
+    grid: Grid
+    lines: tuple[Lines, Lines, Lines]
+
+
+class _Pieces(NamedTuple):
+    """An extracted surface without its debris.
+
+    Attributes:
+        kept: the surface, in voxels.
+        volume: of what was kept, in voxels.
+        num_dropped: components dropped, walls of cavities included.
+        debris: inside corners next to what was dropped, walls of cavities left out.
+        debris_source: the face of the mesh that each of them is next to, or -1.
+    """
+
+    kept: Surface
+    volume: float
+    num_dropped: int
+    debris: NDArray[np.int64]
+    debris_source: NDArray[np.int32]
+
+
+def _scan(mesh: Mesh, component_of_face: NDArray[Any], open_component: NDArray[np.bool_], resolution: int) -> _Scanned:
     # Copies: a kernel would compile again for arrays that are read-only or strided.
     vertices = np.array(mesh.vertices, dtype=np.float64, order="C")
     faces = np.array(mesh.faces, dtype=np.int64, order="C")
     component = np.array(component_of_face, dtype=np.int32, order="C")
-    grid = _grid_round(vertices[faces.ravel()], config.resolution)
-    lines = find_crossings(vertices, faces, grid)
-    surface, stats = _solid_surface(vertices, faces, lines, component, open_component, grid, config)
-
-    surface, num_dropped, volume = _without_debris(surface, config.min_component_voxels)
-    surface = surface._replace(vertices=grid.to_mesh(surface.vertices).astype(np.float32))
-    part = np.zeros(len(faces), np.int16) if mesh.part_of_face is None else mesh.part_of_face.astype(np.int16)
-    labels = mend_isolated(surface.faces, label_faces(surface, vertices, faces, part))
-    creases = find_creases(surface.faces, surface.source, mesh.face_normals(), np.cos(np.radians(config.crease_degrees)))
-    stats |= {"dropped_components": num_dropped, "parts_seen": len(np.unique(labels)), "volume": volume * grid.cell**3}
-    if not open_component.any():
-        original = component_volumes(vertices - grid.origin, faces.astype(np.int32), component, len(open_component)).sum()
-        if original > 0:
-            stats["volume_ratio"] = stats["volume"] / float(original)
-    return Remeshed(Mesh(surface.vertices, surface.faces, labels), creases, stats)
+    grid = _grid_round(vertices[faces.ravel()], resolution)
+    return _Scanned(vertices, faces, component, open_component, grid, find_crossings(vertices, faces, grid))
 
 
 def _grid_round(points: NDArray[np.float64], resolution: int) -> Grid:
@@ -131,63 +180,95 @@ def _grid_round(points: NDArray[np.float64], resolution: int) -> Grid:
     return Grid(resolution, cell, (low + high) / 2 - (resolution / 2 + 0.414) * cell)
 
 
-def _solid_surface(
-    vertices: NDArray[np.float64],
-    faces: NDArray[np.int64],
-    lines: tuple[Lines, Lines, Lines],
-    component: NDArray[np.int32],
-    is_open: NDArray[np.bool_],
-    grid: Grid,
-    config: RemeshConfig,
-) -> tuple[Surface, dict[str, float | int]]:
-    """Decides every corner and extracts the surface in voxels; returns it with the stats so far."""
+def _fill(scanned: _Scanned, config: RemeshConfig) -> tuple[Bits, Membrane, int]:
+    """Returns the corners inside, the membranes that close open components, and the number of winding numbers evaluated."""
+    grid, lines = scanned.grid, scanned.lines
     bits = empty_bits(grid.num_cells)
-    open_face = is_open[component]
+    open_face = scanned.is_open[scanned.component]
     fill_inside(select_lines(lines[0], ~open_face), no_membrane(), False, grid.num_cells, bits)
-    membrane, winding_queries = no_membrane(), 0
-    if open_face.any():
-        open_lines = (select_lines(lines[0], open_face), select_lines(lines[1], open_face), select_lines(lines[2], open_face))
-        membrane, winding_queries = find_membrane(vertices, faces[open_face], open_lines, grid, config.accuracy_scale)
-        # An open sheet may be wound either way: nothing tells its outside.
-        fill_inside(open_lines[0], membrane, True, grid.num_cells, bits)
-    num_crossings = sum(len(axis.code) for axis in lines)
-    lost = lost_crossings(lines, bits, grid)
-    shell = add_shell(vertices, faces, lines, lost, bits, grid, config.shell_voxels) if config.thin_shell else no_shell()
-    clear_border(bits, grid.num_cells)
-    if not bits.any():
-        raise Reject(
-            "empty_remesh", f"nothing is inside on a grid of {grid.num_cells} cells: no closed volume and no sheet to thicken"
-        )
+    if not open_face.any():
+        return bits, no_membrane(), 0
+    open_lines = (select_lines(lines[0], open_face), select_lines(lines[1], open_face), select_lines(lines[2], open_face))
+    membrane, num_queries = find_membrane(scanned.vertices, scanned.faces[open_face], open_lines, grid, config.accuracy_scale)
+    # An open sheet may be wound either way: nothing tells its outside.
+    fill_inside(open_lines[0], membrane, True, grid.num_cells, bits)
+    return bits, membrane, num_queries
 
-    area = np.bincount(component, Mesh(vertices, faces).face_areas(), minlength=len(is_open))
+
+def _extract(scanned: _Scanned, solid: Bits, membrane: Membrane, config: RemeshConfig) -> tuple[_Pieces, dict[str, float | int]]:
+    """Returns the surface of the solid with shells where it misses thin parts, and what there was to do about them.
+
+    Debris may be all that the grid shows of a rod thinner than a voxel. Once it is cleared away the rod is seen to be missing.
+    """
+    grid, lines = scanned.grid, scanned.lines
+    num_cells = grid.num_cells
+    rank = _rank_by_area(scanned)
+    while True:
+        bits = solid.copy()
+        shell = no_shell()
+        if config.thin_shell:
+            shell = add_shell(scanned.vertices, scanned.faces, lines, scanned.component, bits, grid, config.shell_voxels)
+        clear_border(bits, num_cells)
+        if not bits.any():
+            raise Reject(
+                "empty_remesh", f"nothing is inside on a grid of {num_cells} cells: no closed volume and no sheet to thicken"
+            )
+        topology = march(bits, num_cells)
+        evidence = Evidence(lines, rank, shell, np.float32(config.shell_voxels), membrane)
+        pieces = _without_debris(place_vertices(topology, evidence, num_cells), topology, num_cells, config.min_component_voxels)
+        remains = _remains_of_rods(pieces, scanned)
+        if not config.thin_shell or not are_set(solid, num_cells, remains).any():
+            num_crossings = sum(len(axis.code) for axis in lines)
+            stats: dict[str, float | int] = {
+                "lost_area_fraction": count_lost(lines, solid, num_cells) / max(num_crossings, 1),
+                "shell_used": int((~shell.solid & are_set(bits, num_cells, shell.corner)).sum()),
+            }
+            return pieces, stats
+        clear_corners(solid, num_cells, remains)
+
+
+def _remains_of_rods(pieces: _Pieces, scanned: _Scanned) -> NDArray[np.int64]:
+    """Returns the corners of debris that belongs to something larger, and is no crumb in the mesh itself."""
+    if len(pieces.debris) == 0:
+        return pieces.debris
+    extent = np.zeros(len(scanned.is_open))
+    for axis in range(3):
+        low, high = np.full(len(extent), np.inf), np.full(len(extent), -np.inf)
+        corners = scanned.vertices[scanned.faces, axis]
+        np.minimum.at(low, scanned.component, corners.min(axis=1))
+        np.maximum.at(high, scanned.component, corners.max(axis=1))
+        extent = np.maximum(extent, high - low)
+    is_long = extent > _ROD_VOXELS * scanned.grid.cell
+    known = pieces.debris_source >= 0
+    return pieces.debris[known & is_long[scanned.component[np.maximum(pieces.debris_source, 0)]]]
+
+
+def _rank_by_area(scanned: _Scanned) -> NDArray[np.int32]:
+    """Returns per face the rank of its component by area [F], the smallest first."""
+    area = np.bincount(scanned.component, Mesh(scanned.vertices, scanned.faces).face_areas(), minlength=len(scanned.is_open))
     rank = np.zeros(len(area), dtype=np.int32)
     rank[np.argsort(area, kind="stable")] = np.arange(len(area))
-    evidence = Evidence(lines, rank[component], shell, np.float32(config.shell_voxels), membrane)
-    stats: dict[str, float | int] = {
-        "resolution": grid.num_cells,
-        "num_components": len(is_open),
-        "num_open_components": int(is_open.sum()),
-        "lost_area_fraction": len(lost[1]) / max(num_crossings, 1),
-        "shell_used": int((~shell.solid & are_set(bits, grid.num_cells, shell.corner)).sum()),
-        "winding_queries": winding_queries,
-    }
-    return place_vertices(march(bits, grid.num_cells), evidence, grid.num_cells), stats
+    return rank[scanned.component]
 
 
-def _without_debris(surface: Surface, least_volume: float) -> tuple[Surface, int, float]:
-    """Drops components below a volume (walls of cavities are negative); returns the rest, the number dropped and the volume."""
+def _without_debris(surface: Surface, topology: Topology, num_cells: int, least_volume: float) -> _Pieces:
+    """Drops components below a volume (walls of cavities are negative)."""
     label, count = label_components(surface.faces, len(surface.vertices))
     volumes = component_volumes(surface.vertices.astype(np.float64), surface.faces, label, count)
     keep = volumes >= least_volume
     keep[np.argmax(volumes)] = True
     volume = float(volumes[keep].sum())
     if keep.all():
-        return surface, 0, volume
+        return _Pieces(surface, volume, 0, np.zeros(0, np.int64), np.zeros(0, np.int32))
+    crumbs = np.unique(surface.faces[(~keep & (volumes > 0))[label]])
+    stride = (num_cells + 1) ** topology.axis[crumbs].astype(np.int64)
+    debris = topology.corner[crumbs] + np.where(topology.entering[crumbs], stride, 0)
     faces = surface.faces[keep[label]]
     used = np.zeros(len(surface.vertices), dtype=np.bool_)
     used[faces] = True
     renumbered = np.cumsum(used, dtype=np.int32) - np.int32(1)
-    return Surface(surface.vertices[used], surface.source[used], renumbered[faces]), int(count - keep.sum()), volume
+    kept = Surface(surface.vertices[used], surface.source[used], renumbered[faces])
+    return _Pieces(kept, volume, int(count - keep.sum()), debris, surface.source[crumbs])
 
 
 def remesh_dense(mesh: Mesh, resolution: int, accuracy_scale: float = 2.0) -> Mesh:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse.csgraph
 import trimesh
 
 from unipart.errors import Reject
@@ -178,6 +179,23 @@ def test_solid_objects_fire_no_shell_and_no_debris():
     result = solid_of(box((1, 1, 1)), sphere(0.4, (0.5, 0.5, 0)))
     assert result.stats["shell_used"] == 0
     assert result.stats["dropped_components"] == 0
+
+
+def test_a_rod_thinner_than_a_voxel_stays_in_one_piece():
+    """Slanted, it meets a corner here and there: the solid alone is a row of crumbs, or of dashes."""
+    turn = trimesh.transformations.rotation_matrix(0.5, (0.2, 1, 0.4))[:3, :3]
+    for thickness in (0.6, 0.8, 1.0):
+        rod = box((1.8, thickness * 2 / 58, thickness * 2 / 58))
+        rod = Mesh(rod.vertices @ turn.T, rod.faces)
+        result = solid_of(box((0.3, 0.3, 0.3), (0, 0, 0.9)), rod, resolution=64)
+        assert_watertight(result)
+        ends = np.array([(-0.9, 0, 0), (0.9, 0, 0)]) @ turn.T
+        of_rod = result.mesh.select(result.mesh.part_of_face == 1)
+        assert np.linalg.norm(of_rod.vertices[:, None] - ends, axis=2).min(axis=0).max() < 3 * 2 / 58
+        neighbours = scipy.sparse.coo_array(
+            (np.ones(3 * len(of_rod.faces)), (of_rod.faces.ravel(), np.roll(of_rod.faces, 1, 1).ravel()))
+        )
+        assert scipy.sparse.csgraph.connected_components(neighbours)[0] == 1
 
 
 def test_debris_is_dropped_but_not_the_only_component():

@@ -1,0 +1,61 @@
+"""Remeshes every given mesh and says how well the results stand for them.
+
+python -m benchmarks.quality FOLDER --resolution 128
+
+Watertight: closed, oriented, edge- and vertex-manifold, with positive volume. Distances in voxels; see `unipart.geometry.quality`.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from unipart.errors import Reject
+from unipart.geometry import field, watertight
+from unipart.geometry.components import PartsConfig, find_parts
+from unipart.geometry.field import SignedDistance
+from unipart.geometry.load import SUFFIXES, load_scene
+from unipart.geometry.quality import measure_quality
+from unipart.geometry.watertight import RemeshConfig, check_watertight, remesh
+from unipart.rng import derive
+
+
+def measure(path: Path, resolution: int) -> dict[str, float]:
+    """Returns the figures of one mesh."""
+    scene = load_scene(path)
+    config = PartsConfig(min_parts=1, max_parts=10_000)
+    parted = find_parts(scene.vertices, scene.faces, scene.node_of_face, scene.node_names, config)
+    result = remesh(parted.mesh, parted.component_of_face, parted.open_component, RemeshConfig(resolution=resolution))
+    figures = measure_quality(
+        parted.mesh, result.mesh, SignedDistance(result.mesh), float(result.stats["voxel"]), derive(0, path.name, "quality")
+    )
+    sound = check_watertight(result.mesh.faces).watertight and result.mesh.volume() > 0
+    return {"watertight": sound, "open": bool(parted.open_component.any()), **result.stats, **figures}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--resolution", type=int, default=128)
+    arguments = parser.parse_args()
+    watertight.warm_up()
+    field.warm_up()
+    rows, names = [], []
+    for path in sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+        try:
+            rows.append(measure(path, arguments.resolution))
+            names.append(path.name)
+        except Reject as reject:
+            print(f"rejected {path.name}: {reject}")
+    print(f"{len(rows)} meshes at {arguments.resolution}, watertight {sum(row['watertight'] for row in rows)}")
+    for kind, wanted in (("closed", False), ("open", True)):
+        chosen = [number for number, row in enumerate(rows) if row["open"] == wanted]
+        print(f"{kind}: {len(chosen)}; shell used in {sum(rows[number]['shell_used'] > 0 for number in chosen)}")
+        for figure in ("to_original_mean", "to_original_max", "from_original_mean", "from_original_p99", "from_original_max"):
+            values = np.array([rows[number][figure] for number in chosen])
+            worst = [f"{names[chosen[i]]} {values[i]:.2f}" for i in np.argsort(-values)[:3]]
+            print(f"  {figure:20s} median {np.median(values):.4f}  p90 {np.percentile(values, 90):.4f}  worst {', '.join(worst)}")
+
+
+if __name__ == "__main__":
+    main()
