@@ -7,6 +7,7 @@ from the environment as boto3 reads them (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY
 import io
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,6 +17,9 @@ from typing import Any, BinaryIO
 from unipart.errors import EnvironmentProblem, UserError
 
 S3_SCHEME = "s3://"
+MAX_S3_CONNECTIONS = 16
+"""How many threads of a process may read at once."""
+_client_lock = threading.Lock()
 
 
 def is_s3(url: str | Path) -> bool:
@@ -67,11 +71,23 @@ def size(url: str | Path) -> int:
 def list_files(root: str | Path, suffix: str = "") -> list[str]:
     """Returns the paths of all files below root, relative to it and sorted; a missing folder has none."""
     if is_s3(root):
-        names = _list_s3(root)
+        names = [name for name, _ in _list_s3(root)]
     else:
         folder = Path(root)
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     return sorted(name for name in names if name.endswith(suffix))
+
+
+def list_versions(root: str | Path) -> list[tuple[str, str]]:
+    """Returns the names of `list_files` with a text that changes when the file does: its ETag (S3), or its size and time."""
+    if is_s3(root):
+        return sorted(_list_s3(root))
+    return [(name, version_of(Path(root, name).stat())) for name in list_files(root)]
+
+
+def version_of(status: os.stat_result) -> str:
+    """Returns the version text of a local file."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def read_bytes(url: str | Path) -> bytes:
@@ -95,6 +111,22 @@ def open_binary(url: str | Path) -> BinaryIO:
     bucket, key = _split(url)
     with _explained(url):
         return _client().get_object(Bucket=bucket, Key=key)["Body"]
+
+
+@contextmanager
+def open_stream(url: str | Path) -> Iterator[BinaryIO]:
+    """Gives a file to read once from its beginning to its end; a connection that breaks on the way is explained too.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        EnvironmentProblem: the storage cannot be reached.
+    """
+    with open_binary(url) as file:
+        if not is_s3(url):
+            yield file
+            return
+        with _explained(url):
+            yield file
 
 
 def open_range(url: str | Path, offset: int, length: int) -> tuple[BinaryIO, int]:
@@ -149,12 +181,20 @@ def delete(url: str | Path) -> None:
         _client().delete_object(Bucket=bucket, Key=key)
 
 
-def _list_s3(root: str | Path) -> list[str]:
+def warm_up() -> None:
+    """Makes the S3 client, for a process that forks: else every child spends some 0.3 CPU seconds on one of its own.
+
+    The client has no connection yet, so the children share none.
+    """
+    _client()
+
+
+def _list_s3(root: str | Path) -> list[tuple[str, str]]:
     bucket, prefix = _split(join(root, ""))
     names = []
     with _explained(root):
         for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            names += [item["Key"][len(prefix) :] for item in page.get("Contents", [])]
+            names += [(item["Key"][len(prefix) :], item["ETag"].strip('"')) for item in page.get("Contents", [])]
     return names
 
 
@@ -169,9 +209,11 @@ def _split(url: str | Path) -> tuple[str, str]:
 def _client() -> Any:
     try:
         import boto3
+        from botocore.config import Config
     except ImportError:
         raise EnvironmentProblem("s3:// addresses need boto3", "pip install boto3") from None
-    return boto3.client("s3")
+    with _client_lock:  # a client serves many threads; making two at the same time is not safe
+        return boto3.client("s3", config=Config(max_pool_connections=MAX_S3_CONNECTIONS))
 
 
 @contextmanager

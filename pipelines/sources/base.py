@@ -1,10 +1,11 @@
-"""What a source of assets is: something that lists them, and a way to read one again by its location alone."""
+"""What a source of assets is: something that lists them. How one is read again depends on its location alone (`locations`)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from unipart.geometry.load import LoadLimits, Scene
+UNREAD = "unread:"
+"""Begins the `sha256` of an asset that could not be read for the catalog; the fetch stage then says why."""
 
 
 @dataclass(frozen=True)
@@ -16,25 +17,16 @@ class AssetRef:
         uri: names the asset within its source, the same wherever the source lies.
         location: how a worker reads it in this run.
         licence: SPDX name or what the source says; empty when unknown.
+        sha256: of the file where the source knows it, so that nothing is read to make the catalog; else empty.
+        version: a text that changes when the file does, so that a later catalog need not read it again; empty where there is none.
     """
 
     source: str
     uri: str
     location: str
     licence: str = ""
-
-
-@dataclass(frozen=True)
-class Content:
-    """Identity of an asset's bytes.
-
-    Attributes:
-        sha256: of the file, and of its side files where it has some.
-        num_bytes: size of all of them.
-    """
-
-    sha256: str
-    num_bytes: int
+    sha256: str = ""
+    version: str = ""
 
 
 class Source(Protocol):
@@ -45,19 +37,5 @@ class Source(Protocol):
 
         Raises:
             UserError: the source is missing or empty.
-        """
-        ...
-
-    @staticmethod
-    def identify(location: str) -> Content:
-        """Reads an asset's bytes and returns their identity."""
-        ...
-
-    @staticmethod
-    def load(location: str, limits: LoadLimits) -> Scene:
-        """Reads an asset as a scene.
-
-        Raises:
-            Reject: bad data, with its reason code.
         """
         ...

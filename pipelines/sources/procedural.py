@@ -1,12 +1,10 @@
 """The built-in source: objects of known parts made from a seed, so that everything runs without a single download."""
 
-import hashlib
 from collections.abc import Iterator
 
-from pipelines.sources.base import AssetRef, Content
+from pipelines.sources.base import AssetRef
 from unipart.errors import UserError, did_you_mean
 from unipart.geometry import procedural
-from unipart.geometry.load import LoadLimits, Scene, load_scene_bytes
 from unipart.rng import derive_seed
 
 SCHEME = "procedural:"
@@ -41,19 +39,9 @@ class ProceduralSource:
             uri = f"{SCHEME}kind={kind},seed={derive_seed(self.seed, 'procedural', number) % 10**9}"
             yield AssetRef(source="procedural", uri=uri, location=uri, licence=LICENCE)
 
-    @staticmethod
-    def identify(location: str) -> Content:
-        """Hashes the GLB that the seed gives."""
-        data = _build(location)
-        return Content(hashlib.sha256(data).hexdigest(), len(data))
 
-    @staticmethod
-    def load(location: str, limits: LoadLimits) -> Scene:
-        """Builds the GLB and reads it like any other."""
-        return load_scene_bytes(_build(location), ".glb", limits)
-
-
-def _build(location: str) -> bytes:
+def build(location: str) -> bytes:
+    """Returns the GLB of one object by its location."""
     fields = _parse(location, {"kind": "", "seed": "0"})
     return procedural.build_glb(fields["kind"], int(fields["seed"]))
 

@@ -10,6 +10,7 @@ class PartsStage(Stage):
     name = "parts"
     reads = ("scene",)
     writes = ("parted",)
+    version = 2
     config: PartsConfig
 
     def __call__(self, row: Row) -> Row:

@@ -40,6 +40,25 @@ def test_written_files_are_listed_read_and_deleted(root):
     assert not storage.exists(address)
 
 
+def test_versions_change_with_the_content(root):
+    for name in ("a", "b/c"):
+        storage.write_bytes(storage.join(root, name), b"one")
+    before = dict(storage.list_versions(root))
+    storage.write_bytes(storage.join(root, "b/c"), b"other")
+    after = dict(storage.list_versions(root))
+    assert list(before) == list(after) == ["a", "b/c"]
+    assert before["a"] == after["a"]
+    assert before["b/c"] != after["b/c"]
+
+
+def test_a_stream_reads_once_and_says_what_is_missing(root):
+    storage.write_bytes(storage.join(root, "x"), b"0123456789")
+    with storage.open_stream(storage.join(root, "x")) as file:
+        assert (file.read(4), file.read(), file.read()) == (b"0123", b"456789", b"")
+    with pytest.raises(FileNotFoundError), storage.open_stream(storage.join(root, "none")):
+        pass
+
+
 def test_range_begins_where_it_says(root):
     address = storage.join(root, "x")
     storage.write_bytes(address, b"0123456789")

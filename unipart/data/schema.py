@@ -26,10 +26,12 @@ CATALOG_COLUMNS = {
     "sha256": "string",
     "licence": "string",
     "bytes": "int64",
+    "version": "string",
     "split": "string",
 }
 """A1: a row per asset found. `asset_id` is the first 20 hex digits of the sha256 of the asset's content; `uri` names it within its
-source, `location` is where this run reads it (it goes into no artefact, so a moved folder gives the same bytes)."""
+source, `location` is where this run reads it (it goes into no artefact, so a moved folder gives the same bytes),
+`version` changes when the asset does (size and time, or an ETag): unchanged ones are not read again."""
 
 LEDGER_COLUMNS = {
     "asset_id": "string",

@@ -21,6 +21,8 @@ _FLAT_FACE = 1e-10
 """A face is flat when twice its area is below this share of its longest edge squared (about)."""
 _VANISHING = 1e-4
 """Nodes smaller than this share of the box collapse under welding."""
+_SAME_PLACE = 1e-9
+"""Vertices within this share of the extent are at the same place, but for the rounding of the transforms."""
 
 
 class PartsConfig(Config):
@@ -35,7 +37,7 @@ class PartsConfig(Config):
     max_components: int = Field(default=4096, ge=1)
     """Objects with more connected components are refused before small ones are merged."""
     weld_tolerance: float = Field(default=2e-5, gt=0.0, lt=1e-2)
-    """Vertices of a node within this share of the object's extent are one; parts fuse from about 1e-3 on."""
+    """Vertices on open edges of a node within this share of the object's extent are one; parts fuse from about 1e-3 on."""
     connectivity: Literal["vertex", "edge"] = "vertex"
     """What joins faces to components: a shared vertex, or a shared edge."""
     merge_small: bool = True
@@ -226,20 +228,39 @@ def _check_scale(low: NDArray[np.float64], high: NDArray[np.float64], least: flo
 
 
 def _weld_nodes(mesh: Mesh, node: NDArray[np.int32], tolerance: float) -> tuple[Mesh, NDArray[np.int64], dict[str, int | float]]:
-    """Joins near vertices of the same node and drops the faces that collapse; returns the indices of the faces that stay."""
+    """Joins near vertices of the same node and drops the faces that collapse; returns the indices of the faces that stay.
+
+    Vertices at the same place are joined first. What is closed then needs no more: only vertices on edges still open are joined
+    within the tolerance, so that closed parts a hair's breadth apart stay two.
+    """
     # A vertex used by two nodes splits: welding looks at (vertex, node) pairs.
     pair = mesh.faces * (int(node.max()) + 1) + node[:, None]
     pairs, corner = np.unique(pair, return_inverse=True)
     owner = (pairs % (int(node.max()) + 1)).astype(np.int32)
     points = np.ascontiguousarray(mesh.vertices[pairs // (int(node.max()) + 1)])
     extent = float((points.max(axis=0) - points.min(axis=0)).max())
-    representatives, joined = weld(points, owner, tolerance * extent)
+    places, joined = weld(points, owner, _SAME_PLACE * extent)
     faces = joined[corner.reshape(-1, 3)]
+    loose = _on_open_edges(faces)
+    near, target = weld(points[places[loose]], owner[places[loose]], tolerance * extent)
+    final = np.arange(len(places))
+    final[loose] = loose[near[target]]
+    representatives, final = np.unique(final, return_inverse=True)
+    faces = final[faces]
     kept = np.flatnonzero((faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0]))
     if len(kept) == 0:
         raise Reject("degenerate_geometry", "every face collapses when near vertices are welded")
     stats: dict[str, int | float] = {"welded_vertices": len(points) - len(representatives)}
-    return Mesh(points[representatives], np.ascontiguousarray(faces[kept])), kept, stats
+    return Mesh(points[places[representatives]], np.ascontiguousarray(faces[kept])), kept, stats
+
+
+def _on_open_edges(faces: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the vertices on edges of a single triangle, however often and in whatever orientation that triangle is there."""
+    solid = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
+    single = np.ascontiguousarray(solid[twin_table(solid).first == np.arange(len(solid))])
+    edges = edge_table(single)
+    open_sides = (edges.num_faces == 1)[edges.of_half_edge]
+    return np.unique(np.concatenate([single[open_sides], np.roll(single, -1, axis=1)[open_sides]]))
 
 
 def _single_copies(

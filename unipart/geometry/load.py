@@ -1,4 +1,4 @@
-"""Mesh files to scenes: GLB, glTF, OBJ, PLY and STL, checked before they are trusted.
+"""Mesh files to scenes: GLB, glTF, OBJ, PLY, STL and Draco, checked before they are trusted.
 
 The readers are our own (`unipart.geometry.formats`): the usual libraries wrap negative indices round, keep NaN positions, ignore
 required extensions and open whatever a reference names. Here a file is either read as its format says or refused with a reason
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from unipart.errors import Reject
+from unipart.geometry.formats.draco import read_drc
 from unipart.geometry.formats.files import AssetFolder, read_limited
 from unipart.geometry.formats.gltf import read_gltf
 from unipart.geometry.formats.obj import read_obj
@@ -19,7 +20,7 @@ from unipart.geometry.formats.stl import read_stl
 
 __all__ = ["SUFFIXES", "LoadLimits", "Material", "Scene", "load_scene", "load_scene_bytes"]
 
-SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
+SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".drc")
 """File name endings that `load_scene` reads."""
 
 _LIMITS = LoadLimits()
@@ -37,18 +38,19 @@ def load_scene(path: str | Path, limits: LoadLimits = _LIMITS) -> Scene:
     return _load(read_limited(path, limits.max_bytes), path.suffix, folder, limits)
 
 
-def load_scene_bytes(data: bytes, suffix: str, limits: LoadLimits = _LIMITS) -> Scene:
-    """Reads a mesh file from memory; it has no side files.
+def load_scene_bytes(data: bytes, suffix: str, limits: LoadLimits = _LIMITS, folder: AssetFolder | None = None) -> Scene:
+    """Reads a mesh file from memory.
 
     Args:
         data: the file.
         suffix: its format, one of `SUFFIXES`.
         limits: what it may cost.
+        folder: opens its side files; None when it has none.
 
     Raises:
         Reject: bad data, with its reason code.
     """
-    return _load(data, suffix, AssetFolder(None, limits.max_bytes), limits)
+    return _load(data, suffix, folder or AssetFolder(None, limits.max_bytes), limits)
 
 
 def _load(data: bytes, suffix: str, folder: AssetFolder, limits: LoadLimits) -> Scene:
@@ -65,6 +67,8 @@ def _load(data: bytes, suffix: str, folder: AssetFolder, limits: LoadLimits) -> 
                 read_ply(data, folder, builder)
             case ".stl":
                 read_stl(data, builder)
+            case ".drc":
+                read_drc(data, builder)
             case _:
                 raise Reject("unsupported_format", f"{suffix!r} is not one of {', '.join(SUFFIXES)}")
         return builder.build()

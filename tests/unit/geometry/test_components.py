@@ -253,6 +253,27 @@ def test_verdicts_on_awkward_files(corpus: Path, name, expected):
         assert caught.value.reason == expected
 
 
+def test_closed_parts_a_hairs_breadth_apart_stay_two_and_open_seams_close():
+    near = [box(), box(centre=(1 + 1e-5, 0, 0))]
+    assert len(parts_of(near).parts) == 2
+    split = parts_of(near, edit=soup)
+    assert len(split.parts) == 2
+    assert not split.open_component.any()
+    touching = [box(), box(centre=(1, 0, 0))]
+    with pytest.raises(Reject, match="single_component"):
+        parts_of(touching)
+    far = parts_of([box(), box(centre=(3, 0, 0))], edit=lambda v, f: soup(*DAMAGE["double sided"](v, f), noise=3e-6))
+    assert len(far.parts) == 2
+    assert not far.open_component.any()
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(("name", "count"), [("bullet3/teddy_large.glb", 15), ("kaykit-furniture/shelf_A_big.gltf", 3)])
+def test_real_parts_closer_than_the_tolerance(corpus: Path, name, count):
+    scene = load_scene(corpus / "dev" / name)
+    assert len(find_parts(scene.vertices, scene.faces, scene.node_of_face, scene.node_names).parts) == count
+
+
 @pytest.mark.corpus
 def test_component_counts_agree_with_the_survey_of_the_corpus(corpus: Path):
     """The survey merged at 1e-8 of the box; a looser tolerance may fuse float noise, and repeats in place go."""

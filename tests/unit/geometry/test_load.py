@@ -5,12 +5,14 @@ import io
 import json
 import struct
 
+import DracoPy
 import numpy as np
 import pytest
 import trimesh
 from PIL import Image
 
 from unipart.errors import Reject
+from unipart.geometry.formats.files import AssetFolder
 from unipart.geometry.glb import GlbNode, write_glb
 from unipart.geometry.load import LoadLimits, load_scene, load_scene_bytes
 from unipart.geometry.mesh import Mesh
@@ -205,6 +207,26 @@ class TestGraph:
         scene = load(gltf(arrays, nodes=nodes, skins=[{"joints": [2]}]))
         np.testing.assert_allclose(scene.vertices.min(axis=0), [0, 5, 0])
 
+    def draco(self, data: bytes) -> dict:
+        """A box whose accessors are empty: all of it is in the compressed view."""
+        compressed = {"bufferView": 0, "attributes": {"POSITION": 2, "TEXCOORD_0": 1, "COLOR_0": 0}}
+        arrays = {"_draco": np.frombuffer(data, "u1"), **{name: np.zeros((8, 3), "<f4") for name in ("POSITION", "COLOR_0")}}
+        primitive = {"extensions": {"KHR_draco_mesh_compression": compressed}}
+        return gltf(arrays, primitive, extensionsRequired=["KHR_draco_mesh_compression"])
+
+    def test_draco_compressed_geometry(self):
+        mesh = box(1, 2, 3)
+        uv, colors = np.linspace(0, 1, 16).reshape(8, 2), np.full((8, 4), 255, np.uint8)
+        data = DracoPy.encode(mesh.vertices.astype("f4"), mesh.faces.astype("u4"), 20, tex_coord=uv, colors=colors)
+        scene = load(self.draco(data))
+        assert len(scene.faces) == 12
+        np.testing.assert_allclose(np.ptp(scene.vertices, axis=0), np.ptp(mesh.vertices, axis=0), atol=1e-5)
+        np.testing.assert_allclose(Mesh(scene.vertices, scene.faces).volume(), mesh.volume(), rtol=1e-4)
+        assert (scene.corner_color == 1).all()
+        assert {tuple(row) for row in scene.corner_uv.reshape(-1, 2).round(4)} == {tuple(row) for row in uv.astype("f4").round(4)}
+        assert reason_of(self.draco(data[: len(data) // 2])) == "parse_error"
+        assert reason_of(self.draco(b"DRACO" + bytes(60))) == "parse_error"
+
     def test_unknown_required_extension(self):
         assert reason_of(gltf({"POSITION": TRIANGLE}, extensionsRequired=["VENDOR_x"])) == "unsupported_extension"
 
@@ -250,6 +272,16 @@ class TestReferences:
         with pytest.raises(Reject) as caught:
             load_scene(self.write(tmp_path / "asset", "x.bin"))
         assert caught.value.reason == "uri_escape"
+
+    def test_side_files_are_bounded_together(self, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / name).write_bytes(bytes(60))
+        folder = AssetFolder(tmp_path, 100)
+        assert folder.read("a") == folder.read("a") == bytes(60)
+        with pytest.raises(Reject) as caught:
+            folder.read("b")
+        assert caught.value.reason == "file_too_large"
+        assert AssetFolder(tmp_path, 100).read("b") == bytes(60)
 
     def test_missing_and_short_buffers(self, tmp_path):
         with pytest.raises(Reject) as caught:
@@ -311,6 +343,10 @@ class TestObj:
         assert scene.node_names == ("a", "b")
         assert np.bincount(scene.node_of_face).tolist() == [2, 1]
         np.testing.assert_allclose(Mesh(scene.vertices, scene.faces).face_areas(), 0.5)
+
+    def test_tabs_separate_as_blanks_do(self):
+        scene = load_scene_bytes(b"v\t0 0 0\nv\t1\t0 0\nv 0\t1 0\nf\t1 2\t3\n", ".obj")
+        assert len(scene.faces) == 1
 
     def test_a_concave_polygon_keeps_its_area(self):
         text = "v 0 0 0\nv 2 0 0\nv 2 2 0\nv 1 0.5 0\nv 0 2 0\nf 1 2 3 4 5\n"
@@ -405,3 +441,22 @@ class TestStl:
     def test_declared_sizes(self):
         assert reason_of(self.binary(count=4_000_000_000), ".stl") == "declared_size_exceeds_file"
         assert reason_of(self.binary()[:-5], ".stl") == "truncated_file"
+
+
+class TestDraco:
+    def test_geometry_normals_and_colours(self):
+        mesh = box(1, 2, 3)
+        colors = np.tile(np.array([255, 0, 0], np.uint8), (8, 1))
+        normals = mesh.vertices / np.linalg.norm(mesh.vertices, axis=1, keepdims=True)
+        data = DracoPy.encode(mesh.vertices.astype("f4"), mesh.faces.astype("u4"), 20, colors=colors, normals=normals)
+        scene = load_scene_bytes(data, ".drc")
+        np.testing.assert_allclose(Mesh(scene.vertices, scene.faces).volume(), mesh.volume(), rtol=1e-4)
+        assert (scene.corner_color == [1, 0, 0, 1]).all()
+        np.testing.assert_allclose(np.linalg.norm(scene.corner_normal, axis=-1), 1, rtol=1e-5)
+
+    def test_damage_is_named(self):
+        mesh = box(1, 2, 3)
+        data = DracoPy.encode(mesh.vertices.astype("f4"), mesh.faces.astype("u4"))
+        assert reason_of(data[:-9], ".drc") == "parse_error"
+        assert reason_of(b"x" + data, ".drc") == "bad_magic"
+        assert reason_of(DracoPy.encode(mesh.vertices.astype("f4")), ".drc") == "no_faces"

@@ -1,14 +1,35 @@
+import io
 import json
+import os
+import struct
+import subprocess
+import sys
 
 import pytest
 
+from pipelines.plan import CurationConfig
+from pipelines.sources.base import UNREAD
 from pipelines.sources.catalog import build_catalog
-from pipelines.sources.local import LocalSource
-from pipelines.sources.procedural import ProceduralSource
-from unipart.errors import UserError
+from pipelines.sources.folder import FolderSource
+from pipelines.sources.identity import Content, identify
+from pipelines.sources.licences import normalise_licence
+from pipelines.sources.locations import open_asset
+from pipelines.stages.fetch import FetchStage
+from unipart.errors import Reject, UserError
+from unipart.geometry.formats.files import AssetFolder
 from unipart.geometry.load import LoadLimits
 
 OBJ = b"mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
+LIMIT = 1 << 20
+
+
+def identity(path) -> Content:
+    with open_asset(str(path), LIMIT) as asset:
+        return identify(asset.file, asset.suffix, asset.folder)
+
+
+def fetch(path, sha256, **limits):
+    return FetchStage(LoadLimits(**limits))({"location": str(path), "sha256": sha256})["scene"]
 
 
 @pytest.fixture
@@ -24,78 +45,228 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_folder_lists_meshes_sorted_with_licences(folder):
-    refs = list(LocalSource(str(folder)).list_assets())
-    assert [(ref.uri, ref.licence) for ref in refs] == [("b.STL", ""), ("sub/a.obj", "CC0-1.0")]
-    assert {ref.source for ref in refs} == {folder.name}
-    assert [ref.uri for ref in LocalSource(str(folder / "b.STL")).list_assets()] == ["b.STL"]
+class TestFolder:
+    def test_lists_meshes_sorted_with_licences(self, folder):
+        refs = list(FolderSource(str(folder)).list_assets())
+        assert [(ref.uri, ref.licence) for ref in refs] == [("b.STL", ""), ("sub/a.obj", "CC0-1.0")]
+        assert {ref.source for ref in refs} == {folder.name}
+        assert [ref.uri for ref in FolderSource(str(folder / "b.STL")).list_assets()] == ["b.STL"]
+
+    def test_missing_and_empty_ones_are_usage_errors(self, tmp_path):
+        with pytest.raises(UserError, match="does not exist"):
+            build_catalog([str(tmp_path / "nowhere")])
+        with pytest.raises(UserError, match="holds no mesh file"):
+            build_catalog([str(tmp_path)])
+        with pytest.raises(UserError, match="no source"):
+            build_catalog([])
 
 
-def test_identity_is_the_content_with_its_side_files(folder, tmp_path_factory):
-    before = LocalSource.identify(str(folder / "sub" / "a.obj"))
-    (folder / "notes.txt").write_bytes(b"changed")
-    assert LocalSource.identify(str(folder / "sub" / "a.obj")) == before
-    copy = tmp_path_factory.mktemp("copy")
-    for name in ("a.obj", "a.mtl"):
-        (copy / name).write_bytes((folder / "sub" / name).read_bytes())
-    assert LocalSource.identify(str(copy / "a.obj")) == before
-    (copy / "a.mtl").write_bytes(b"newmtl other\n")
-    assert LocalSource.identify(str(copy / "a.obj")).sha256 != before.sha256
+class TestIdentity:
+    def test_is_the_content_with_its_side_files(self, folder, tmp_path_factory):
+        before = identity(folder / "sub" / "a.obj")
+        (folder / "notes.txt").write_bytes(b"changed")
+        assert identity(folder / "sub" / "a.obj") == before
+        copy = tmp_path_factory.mktemp("copy")
+        for name in ("a.obj", "a.mtl"):
+            (copy / name).write_bytes((folder / "sub" / name).read_bytes())
+        assert identity(copy / "a.obj") == before
+        (copy / "a.mtl").write_bytes(b"newmtl other\n")
+        changed = identity(copy / "a.obj")
+        assert changed.sha256 != before.sha256
+        assert changed.file_sha256 == before.file_sha256
+
+    def test_gltf_buffers_count_and_escapes_are_not_followed(self, tmp_path):
+        secret = tmp_path / "secret"
+        secret.write_bytes(b"1")
+        (tmp_path / "in").mkdir()
+        document = tmp_path / "in" / "a.gltf"
+        document.write_text(json.dumps({"buffers": [{"uri": "d\u00e4ta.bin"}, {"uri": "../secret"}, {"uri": "data:,x"}]}))
+        first = identity(document)
+        secret.write_bytes(b"2")
+        assert identity(document) == first
+        (tmp_path / "in" / "d\u00e4ta.bin").write_bytes(b"12345")
+        second = identity(document)
+        assert second.sha256 != first.sha256
+        assert second.num_bytes == first.num_bytes + 5
+
+    def test_textures_of_a_glb_a_ply_and_a_material_in_a_subfolder_count(self, tmp_path):
+        text = json.dumps({"images": [{"uri": "t.png"}]}).encode()
+        chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", 16, 0x004E4942) + b'"uri":"u.png"   '
+        (tmp_path / "a.glb").write_bytes(b"glTF" + struct.pack("<II", 2, 12 + len(chunks)) + chunks)
+        (tmp_path / "a.ply").write_bytes(b"ply\ncomment TextureFile t.png\nend_header\n")
+        (tmp_path / "a.obj").write_bytes(b"mtllib m/a.mtl\n")
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m" / "a.mtl").write_bytes(b"newmtl x\nmap_Kd t.png\n")
+        names = ("a.glb", "a.ply", "a.obj")
+        before = [identity(tmp_path / name) for name in names]
+        (tmp_path / "t.png").write_bytes(b"1")
+        (tmp_path / "m" / "t.png").write_bytes(b"1")
+        (tmp_path / "u.png").write_bytes(b"1")
+        after = [identity(tmp_path / name) for name in names]
+        assert [new.num_bytes - old.num_bytes for old, new in zip(before, after, strict=True)] == [1, 1, 1]
+        assert all(new.sha256 != old.sha256 for old, new in zip(before, after, strict=True))
+
+    def test_does_not_depend_on_how_the_bytes_arrive(self):
+        class Slow(io.BytesIO):
+            def read(self, size=-1):
+                return super().read(min(size, 20) if size >= 0 else -1)
+
+        data = json.dumps({"buffers": [{"uri": "x.bin"}] * 9}).encode()
+        folder = AssetFolder(None, LIMIT)
+        assert identify(Slow(data), ".gltf", folder) == identify(io.BytesIO(data), ".gltf", folder)
 
 
-def test_gltf_buffers_count_and_escapes_are_not_followed(tmp_path):
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"1")
-    (tmp_path / "in").mkdir()
-    document = tmp_path / "in" / "a.gltf"
-    document.write_text(json.dumps({"buffers": [{"uri": "data.bin"}, {"uri": "../secret"}, {"uri": "data:,x"}]}))
-    first = LocalSource.identify(str(document))
-    secret.write_bytes(b"2")
-    assert LocalSource.identify(str(document)) == first
-    (tmp_path / "in" / "data.bin").write_bytes(b"12345")
-    second = LocalSource.identify(str(document))
-    assert second.sha256 != first.sha256
-    assert second.num_bytes == first.num_bytes + 5
+def test_the_forking_process_stays_free_of_libraries_that_start_threads():
+    code = "import sys, pipelines.process; print([name for name in ('pyarrow', 'boto3', 'ray', 'torch') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
-def test_missing_and_empty_sources_are_usage_errors(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
-        build_catalog([str(tmp_path / "nowhere")])
-    with pytest.raises(UserError, match="holds no mesh file"):
-        build_catalog([str(tmp_path)])
-    with pytest.raises(UserError, match="no source"):
-        build_catalog([])
+class TestFetch:
+    def test_what_changed_since_the_catalog_is_refused(self, folder):
+        path = folder / "sub" / "a.obj"
+        content = identity(path)
+        assert len(fetch(path, content.sha256).faces) == 1
+        assert len(fetch(path, content.file_sha256).faces) == 1
+        (folder / "sub" / "a.mtl").write_bytes(b"newmtl other\n")
+        with pytest.raises(Reject, match="content_changed"):
+            fetch(path, content.sha256)
+
+    @pytest.mark.parametrize(
+        ("location", "reason"),
+        [
+            ("/no/such/file.glb", "not_found"),
+            ("file:///etc/passwd", "unsupported_uri"),
+            ("ftp://host/a.glb", "unsupported_uri"),
+            ("https://host/a.fbx", "unsupported_format"),
+            ("https:///a.glb", "bad_uri"),
+        ],
+    )
+    def test_locations_that_hold_no_asset(self, location, reason):
+        with pytest.raises(Reject) as error:
+            fetch(location, "0" * 64)
+        assert error.value.reason == reason
+
+    def test_size_is_bounded(self, folder):
+        with pytest.raises(Reject, match="file_too_large"):
+            fetch(folder / "sub" / "a.obj", "0" * 64, max_bytes=len(OBJ) - 1)
+
+    def test_a_reference_to_the_network_is_refused(self, tmp_path):
+        document = {"asset": {"version": "2.0"}, "buffers": [{"uri": "http://127.0.0.1:9/x.bin", "byteLength": 1}]}
+        document |= {
+            "bufferViews": [{"buffer": 0, "byteLength": 12}],
+            "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+        }
+        document |= {"accessors": [{"bufferView": 0, "componentType": 5126, "count": 1, "type": "VEC3"}], "nodes": [{"mesh": 0}]}
+        path = tmp_path / "a.gltf"
+        path.write_text(json.dumps(document))
+        with pytest.raises(Reject, match="uri_escape"):
+            fetch(path, identity(path).sha256)
 
 
-def test_procedural_is_a_function_of_its_specification():
-    first, longer = (build_catalog([f"procedural:count={count},seed=3,kinds=chair+table"]) for count in (2, 4))
-    assert first == longer[:2]
-    assert len({row["asset_id"] for row in longer}) == 4
-    assert all(row["asset_id"] == row["sha256"][:20] for row in longer)
-    assert build_catalog(["procedural:count=2,seed=4,kinds=chair+table"]) != first
-    scene = ProceduralSource.load(first[0]["location"], LoadLimits())
-    assert len(scene.faces) > 0
-    assert "chair" in first[0]["uri"]
+class TestCatalog:
+    def test_an_unreadable_file_is_a_row_and_the_fetch_says_why(self, folder):
+        gone = folder / "gone.glb"
+        gone.symlink_to(folder / "nothing")
+        os.mkfifo(folder / "pipe.glb")  # no regular file: never opened
+        (folder / "sub" / "c.ply").write_bytes(b"ply\n")
+        rows = build_catalog([str(folder)])
+        assert [row["uri"] for row in rows] == ["b.STL", "gone.glb", "sub/a.obj", "sub/c.ply"]
+        assert rows[1]["sha256"].startswith(UNREAD)
+        assert rows[1]["bytes"] is None
+        assert len({row["asset_id"] for row in rows}) == 4
+        with pytest.raises(Reject, match="not_found"):
+            fetch(rows[1]["location"], rows[1]["sha256"])
+        gone.unlink()
+        gone.write_bytes((folder / "b.STL").read_bytes())
+        with pytest.raises(OSError, match="run again"):
+            fetch(rows[1]["location"], rows[1]["sha256"])
+
+    def test_a_file_that_fails_to_read_is_no_bad_data(self, folder):
+        (folder / "broken.glb").symlink_to("/proc/self/mem")  # a regular file whose first byte is an input/output error
+        row = next(row for row in build_catalog([str(folder)]) if row["uri"] == "broken.glb")
+        assert row["sha256"].startswith(UNREAD)
+        with pytest.raises(OSError, match="Input/output"):
+            fetch(row["location"], row["sha256"])
+
+    def test_what_has_not_changed_is_not_read_again(self, folder, monkeypatch):
+        first = build_catalog([str(folder)])
+        assert [bool(row["version"]) for row in first] == [True, False]  # the OBJ names a side file: that may change alone
+        read = []
+        monkeypatch.setattr("pipelines.sources.catalog._identify", lambda ref, _: read.append(ref.uri))
+        again = build_catalog([str(folder)], known=first)
+        assert again[0] == first[0]
+        assert read == ["sub/a.obj"]
+        (folder / "b.STL").write_bytes(b"solid longer\nendsolid\n")
+        build_catalog([str(folder)], known=first)
+        assert read[1:] == ["b.STL", "sub/a.obj"]
+
+    def test_order_is_that_of_the_sources_however_long_a_file_takes(self, tmp_path):
+        for number in range(40):
+            (tmp_path / f"{number:02d}.stl").write_bytes(bytes([number]) * (1 << 20 if number % 7 == 0 else 10))
+        rows = build_catalog([str(tmp_path)])
+        assert [row["uri"] for row in rows] == [f"{number:02d}.stl" for number in range(40)]
+        assert rows == build_catalog([str(tmp_path)])
+
+    def test_procedural_is_a_function_of_its_specification(self):
+        first, longer = (build_catalog([f"procedural:count={count},seed=3,kinds=chair+table"]) for count in (2, 4))
+        assert first == longer[:2]
+        assert len({row["asset_id"] for row in longer}) == 4
+        assert all(row["asset_id"] == row["sha256"][:20] for row in longer)
+        assert build_catalog(["procedural:count=2,seed=4,kinds=chair+table"]) != first
+        assert len(fetch(first[0]["location"], first[0]["sha256"]).faces) > 0
+        assert "chair" in first[0]["uri"]
+
+    @pytest.mark.parametrize(
+        ("spec", "told"),
+        [
+            ("procedural:kinds=chiar", "Did you mean 'chair'"),
+            ("procedural:cuont=3", "Did you mean 'count'"),
+            ("procedural:count=x", "not a whole number"),
+            ("procedural:count=0", "at least 1"),
+        ],
+    )
+    def test_misspelt_specifications_are_named(self, spec, told):
+        with pytest.raises(UserError, match=told):
+            build_catalog([spec])
+
+    def test_limit_takes_the_same_ones_and_keeps_the_order(self):
+        spec = "procedural:count=9,seed=0"
+        everything = [row["uri"] for row in build_catalog([spec])]
+        few, more = ([row["uri"] for row in build_catalog([spec], limit)] for limit in (3, 5))
+        assert len(few) == 3
+        assert set(few) < set(more)
+        assert more == [uri for uri in everything if uri in more]
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("text", "spdx"),
     [
-        ("procedural:kinds=chiar", "Did you mean 'chair'"),
-        ("procedural:cuont=3", "Did you mean 'count'"),
-        ("procedural:count=x", "not a whole number"),
-        ("procedural:count=0", "at least 1"),
+        ("by", "CC-BY-4.0"),
+        ("by-nc-sa", "CC-BY-NC-SA-4.0"),
+        ("CC BY 3.0", "CC-BY-3.0"),
+        ("cc-by-nd-2.5", "CC-BY-ND-2.5"),
+        ("Creative Commons - Attribution - Non-Commercial", "CC-BY-NC-4.0"),
+        ("Creative Commons Attribution 4.0 International", "CC-BY-4.0"),
+        ("Creative Commons - Public Domain Dedication", "CC0-1.0"),
+        ("Creative Commons Zero v1.0 Universal", "CC0-1.0"),
+        ("cc0", "CC0-1.0"),
+        ("MIT License", "MIT"),
+        ("apache-2.0", "Apache-2.0"),
+        ("All rights reserved", "All rights reserved"),
+        ("", ""),
     ],
 )
-def test_misspelt_specifications_are_named(spec, told):
-    with pytest.raises(UserError, match=told):
-        build_catalog([spec])
+def test_licences_have_one_name(text, spdx):
+    assert normalise_licence(text) == spdx
+    assert normalise_licence(spdx) == spdx
 
 
-def test_limit_takes_the_same_ones_and_keeps_the_order():
-    spec = "procedural:count=9,seed=0"
-    everything = [row["uri"] for row in build_catalog([spec])]
-    few, more = ([row["uri"] for row in build_catalog([spec], limit)] for limit in (3, 5))
-    assert len(few) == 3
-    assert set(few) < set(more)
-    assert more == [uri for uri in everything if uri in more]
+def test_allowed_licences_of_the_command_are_the_configs(tmp_path, capsys):
+    from jobs import data
+
+    (tmp_path / "a.obj").write_bytes(OBJ)
+    arguments = ["plan", str(tmp_path), "--allow-licence", "by", "--allow-licence", "cc0", "--json"]
+    assert data.main(arguments) == 0
+    assert "licences = ['CC-BY-4.0', 'CC0-1.0']" in capsys.readouterr().err
+    assert CurationConfig().licences == ()

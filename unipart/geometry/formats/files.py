@@ -2,11 +2,13 @@
 
 import base64
 import binascii
+import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes
 
+from unipart import storage
 from unipart.errors import Reject
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.\-]*:")
@@ -14,15 +16,16 @@ _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.\-]*:")
 
 @dataclass(frozen=True)
 class AssetFolder:
-    """Opens side files of an asset by the references found inside it.
+    """Opens side files of an asset by the references found inside it; each is read once.
 
     Attributes:
-        root: the asset's folder, or None when the asset came as bytes and has no side files.
-        max_bytes: size limit of one side file.
+        root: the asset's folder (a path or an s3:// address), or None when the asset came as bytes and has no side files.
+        max_bytes: size limit of the side files together.
     """
 
-    root: Path | None
+    root: str | Path | None
     max_bytes: int
+    _read: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def read(self, uri: str) -> bytes | None:
         """Returns the bytes behind a data URI or a relative reference, or None when there is no such file.
@@ -36,28 +39,47 @@ class AssetFolder:
         names = list(dict.fromkeys([_safe_name(unquote(uri), uri), _safe_name(uri, uri)]))
         if self.root is None:
             return None
-        root = self.root.resolve()
         for name in names:
-            target = _resolve(root / name)
-            if target is None:
-                continue
-            if not target.is_relative_to(root):
-                raise Reject("uri_escape", f"reference {uri[:80]!r} leaves the asset's folder")
-            if target.is_file():
-                return read_limited(target, self.max_bytes)
+            if name not in self._read:
+                data = self._open_object(name) if storage.is_s3(self.root) else self._open_file(Path(self.root).resolve(), name)
+                if data is None:
+                    continue
+                if sum(map(len, self._read.values())) + len(data) > self.max_bytes:
+                    raise Reject("file_too_large", f"the side files together have more than {self.max_bytes} bytes, the limit")
+                self._read[name] = data
+            return self._read[name]
         return None
 
+    def _open_file(self, root: Path, name: str) -> bytes | None:
+        target = _resolve(root / name)
+        if target is None:
+            return None
+        if not target.is_relative_to(root):
+            raise Reject("uri_escape", f"reference {name[:80]!r} leaves the asset's folder")
+        return read_limited(target, self.max_bytes) if target.is_file() else None
 
-def read_limited(path: Path, max_bytes: int) -> bytes:
-    """Reads a regular file of at most max_bytes.
+    def _open_object(self, name: str) -> bytes | None:
+        try:
+            return read_limited(storage.join(str(self.root), posixpath.normpath(name)), self.max_bytes)
+        except FileNotFoundError:
+            return None
+
+
+def read_limited(url: str | Path, max_bytes: int) -> bytes:
+    """Reads a file of at most max_bytes.
 
     Raises:
         Reject: ``file_too_large``.
+        FileNotFoundError: there is no such file.
     """
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise Reject("file_too_large", f"{path.name} has {size} bytes, the limit is {max_bytes}")
-    return path.read_bytes()
+    name = posixpath.basename(str(url))
+    if not storage.is_s3(url) and (size := Path(url).stat().st_size) > max_bytes:
+        raise Reject("file_too_large", f"{name} has {size} bytes, the limit is {max_bytes}")
+    with storage.open_stream(url) as file:
+        data = file.read(max_bytes + 1 if storage.is_s3(url) else -1)
+    if len(data) > max_bytes:
+        raise Reject("file_too_large", f"{name} has more than {max_bytes} bytes, the limit")
+    return data
 
 
 def decode_data_uri(uri: str) -> bytes:

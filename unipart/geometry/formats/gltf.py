@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unipart.errors import Reject
+from unipart.geometry.formats.draco import decode_draco
 from unipart.geometry.formats.files import AssetFolder
 from unipart.geometry.formats.gltf_buffers import BufferReader, normalise
 from unipart.geometry.formats.gltf_container import open_container, parse_model, pick
@@ -108,15 +109,8 @@ def _plain(primitive: Primitive, reader: BufferReader) -> tuple[Attribute, NDArr
 
 
 def _draco(extension: Any, reader: BufferReader) -> tuple[Attribute, NDArray[Any] | None]:
-    import DracoPy
-
     compressed = parse_model(DracoPrimitive, extension, _DRACO)
-    try:
-        mesh: Any = DracoPy.decode(reader.view(compressed.buffer_view))
-    except (DracoPy.FileTypeException, ValueError, RuntimeError) as error:
-        raise Reject("parse_error", f"Draco data does not decode: {error}") from None
-    if not hasattr(mesh, "faces"):
-        raise Reject("no_faces", "a Draco point cloud")
+    mesh = decode_draco(reader.view(compressed.buffer_view))
 
     def attribute(name: str) -> NDArray[Any] | None:
         found = mesh.get_attribute_by_unique_id(compressed.attributes[name]) if name in compressed.attributes else None

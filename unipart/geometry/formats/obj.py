@@ -73,7 +73,7 @@ def _parse(text: str) -> _Statements:
     lines = io.StringIO(text.replace("\\\n", " ").replace("\\\r\n", " "))
     try:
         for number, line in enumerate(lines, start=1):
-            keyword, _, rest = line.strip().partition(" ")
+            keyword, rest = [*line.split(maxsplit=1), "", ""][:2]  # blanks and tabs alike
             match keyword:
                 case "v":
                     values = [float(word) for word in rest.split()]

@@ -14,7 +14,7 @@ class LoadLimits(Config):
     """What one asset may cost; beyond it the asset is rejected (a texture is dropped) before memory is allocated."""
 
     max_bytes: int = 512 * 2**20
-    """Size of the file, and of each side file."""
+    """Size of the file, and of all its side files together."""
     max_faces: int = 5_000_000
     """Triangles over all instances."""
     max_elements: int = 20_000_000

@@ -1,0 +1,108 @@
+"""How an asset is opened by its location: a path, s3://, http(s):// or a procedural specification."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from pipelines.sources import procedural
+from pipelines.sources.http import download, is_http
+from pipelines.sources.identity import read_references
+from unipart import storage
+from unipart.errors import Reject
+from unipart.geometry.formats.files import AssetFolder
+from unipart.geometry.load import SUFFIXES
+
+_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.\-]*:")
+_MAGIC = {b"glTF": ".glb", b"ply\n": ".ply", b"ply\r": ".ply", b"DRAC": ".drc"}
+
+
+@dataclass(frozen=True)
+class OpenAsset:
+    """An asset that is open for reading.
+
+    Attributes:
+        file: its bytes, to be read once.
+        suffix: its format, one of `SUFFIXES`.
+        folder: opens its side files.
+    """
+
+    file: BinaryIO
+    suffix: str
+    folder: AssetFolder
+
+    def read(self) -> bytes:
+        """Reads the whole file.
+
+        Raises:
+            Reject: ``file_too_large``; the limit is that of the side files.
+        """
+        parts: list[bytes] = []
+        size = 0
+        while chunk := self.file.read(1 << 24):
+            size += len(chunk)
+            if size > self.folder.max_bytes:
+                raise Reject("file_too_large", f"more than {self.folder.max_bytes} bytes, the limit")
+            parts.append(chunk)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def has_scheme(location: str) -> bool:
+    """Tells whether a location is more than a path: ``https:``, ``s3:``, ``file:`` ..."""
+    return _SCHEME.match(location) is not None
+
+
+@contextmanager
+def open_asset(location: str, max_bytes: int) -> Iterator[OpenAsset]:
+    """Opens an asset.
+
+    Args:
+        location: see `AssetRef`.
+        max_bytes: limit of a download, and of the side files together.
+
+    Raises:
+        Reject: ``not_found``, ``unsupported_uri``, ``unsupported_format``, ``side_files_over_http``, or as `download`.
+        OSError: it cannot be read now.
+        EnvironmentProblem: the object storage cannot be reached.
+    """
+    if location.startswith(procedural.SCHEME):
+        yield OpenAsset(io.BytesIO(procedural.build(location)), ".glb", AssetFolder(None, max_bytes))
+    elif is_http(location):
+        with download(_known_format(location), max_bytes) as file:
+            yield _downloaded(file, location, max_bytes)
+    elif has_scheme(location) and not storage.is_s3(location):
+        raise Reject("unsupported_uri", f"{location[:120]!r}: an asset is a path, or an http(s):// or s3:// address")
+    else:
+        folder, slash, name = location.rpartition("/")
+        try:
+            with storage.open_stream(location) as file:
+                yield OpenAsset(file, PurePosixPath(name).suffix.lower(), AssetFolder(folder or slash or ".", max_bytes))
+        except FileNotFoundError:
+            raise Reject("not_found", f"{location} does not exist (any more)") from None
+
+
+def _known_format(url: str) -> str:
+    """Refuses by its name what no reader takes, before it is downloaded; a name without a suffix passes."""
+    suffix = _suffix(url)
+    if suffix and suffix not in SUFFIXES:
+        raise Reject("unsupported_format", f"{suffix!r} is not one of {', '.join(SUFFIXES)}")
+    return url
+
+
+def _downloaded(file: BinaryIO, url: str, max_bytes: int) -> OpenAsset:
+    suffix = _suffix(url) or _MAGIC.get(file.read(4), "")
+    file.seek(0)
+    references = [name for name in read_references(file, suffix) if not has_scheme(name)]
+    file.seek(0)
+    if references:
+        told = f"the file names {references[0][:80]!r}; side files are not fetched over HTTP"
+        raise Reject("side_files_over_http", f"{told}: list a GLB with everything inside, or use a folder or an s3:// prefix")
+    return OpenAsset(file, suffix, AssetFolder(None, max_bytes))
+
+
+def _suffix(url: str) -> str:
+    return PurePosixPath(urlsplit(url).path).suffix.lower()
