@@ -4,7 +4,8 @@ The winding number is never evaluated on a dense grid. Triangles are scan-conver
 the winding numbers of closed components, exact vertices, and the source face of every vertex. Solid angles are added up only where
 membranes close the holes of open components. Read `_scan`, `_winding` and `_caps`, `_marching`, `_placing`, in this order.
 
-By design air gaps below one voxel close, and a bowl modelled as one open sheet is filled up to its rim (the number is 1/2 there).
+By design air gaps below one voxel close, cavities that hold nothing are filled, and a bowl modelled as one open sheet is filled up
+to its rim (the number is 1/2 there).
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from unipart.geometry._provenance import component_volumes, find_creases, label_
 from unipart.geometry._scan import MAX_CELLS, Grid, Lines, find_crossings, select_lines
 from unipart.geometry._shell import add_shell, count_lost, no_shell
 from unipart.geometry._winding import Membrane, fill_inside, find_membrane, no_membrane
+from unipart.geometry.field import winding_number_reference
 from unipart.geometry.mesh import Mesh
 
 _MARGIN_CELLS = 3
@@ -252,11 +254,14 @@ def _rank_by_area(scanned: _Scanned) -> NDArray[np.int32]:
 
 
 def _without_debris(surface: Surface, topology: Topology, num_cells: int, least_volume: float) -> _Pieces:
-    """Drops components below a volume (walls of cavities are negative)."""
+    """Drops components below a volume, and the walls of cavities (their volume is negative) that hold nothing."""
     label, count = label_components(surface.faces, len(surface.vertices))
     volumes = component_volumes(surface.vertices.astype(np.float64), surface.faces, label, count)
     keep = volumes >= least_volume
     keep[np.argmax(volumes)] = True
+    if keep.sum() > 1:
+        for cavity in np.flatnonzero(volumes < 0):
+            keep[cavity] = _holds_any(Mesh(surface.vertices, surface.faces[label == cavity]), surface, label, keep & (volumes > 0))
     volume = float(volumes[keep].sum())
     if keep.all():
         return _Pieces(surface, volume, 0, np.zeros(0, np.int64), np.zeros(0, np.int32))
@@ -269,6 +274,15 @@ def _without_debris(surface: Surface, topology: Topology, num_cells: int, least_
     renumbered = np.cumsum(used, dtype=np.int32) - np.int32(1)
     kept = Surface(surface.vertices[used], surface.source[used], renumbered[faces])
     return _Pieces(kept, volume, int(count - keep.sum()), debris, surface.source[crumbs])
+
+
+def _holds_any(wall: Mesh, surface: Surface, label: NDArray[np.int32], candidates: NDArray[np.bool_]) -> bool:
+    """Tells whether one of the candidate components lies inside the wall of a cavity."""
+    used = wall.vertices[np.unique(wall.faces)]
+    _, first = np.unique(label, return_index=True)
+    points = surface.vertices[surface.faces[first[candidates], 0]]
+    points = points[((points > used.min(axis=0)) & (points < used.max(axis=0))).all(axis=1)]
+    return bool((winding_number_reference(wall, points) < -0.5).any())
 
 
 def remesh_dense(mesh: Mesh, resolution: int, accuracy_scale: float = 2.0) -> Mesh:

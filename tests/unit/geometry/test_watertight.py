@@ -205,6 +205,19 @@ def test_debris_is_dropped_but_not_the_only_component():
     assert_watertight(solid_of(sphere(), min_component_voxels=1e9))
 
 
+def test_a_cavity_is_filled_unless_it_holds_something():
+    bottle = [sphere(0.9), Mesh(sphere(0.7).vertices, sphere(0.7).faces[:, ::-1])]
+    bottle = Mesh(concatenate(bottle).vertices, concatenate(bottle).faces)
+    shell, ball = bottle.volume(), sphere(0.3)
+    filled = solid_of(bottle)
+    assert filled.mesh.volume() == pytest.approx(sphere(0.9).volume(), rel=0.01)
+    held = solid_of(bottle, ball)
+    assert_watertight(held)
+    assert held.stats["parts_seen"] == 2
+    assert held.mesh.volume() == pytest.approx(shell + ball.volume(), rel=0.01)
+    assert held.stats["volume_ratio"] == pytest.approx(1, abs=0.01)
+
+
 def test_labels_agree_with_the_nearest_face():
     parts = [sphere(0.7), box((1.8, 0.3, 0.3)), sphere(0.35, (0, 0.7, 0))]
     whole = concatenate(parts)
