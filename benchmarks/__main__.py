@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-BENCHMARKS = ("remesh", "field", "fps")
+BENCHMARKS = ("remesh", "field", "objects", "labels", "fps")
 
 if __name__ == "__main__":
     for name in BENCHMARKS:

@@ -15,7 +15,7 @@ from unipart.rng import derive
 class PointsConfig(Config):
     """How many points are stored; training draws from them."""
 
-    surface: int = Field(default=124_928, ge=1)
+    surface: int = Field(default=200_000, ge=1)
     """Uniform points of the whole."""
     sharp: int = Field(default=124_928, ge=0)
     """Points on sharp edges of the whole, where it has any."""

@@ -18,8 +18,8 @@ def label_faces(
 ) -> NDArray[np.int16]:
     """Returns the label of every extracted face: that of the original face it lies on [F'].
 
-    Where the original faces that its vertices lie on have different labels, the nearest one decides; where one is unknown, on a
-    membrane, the nearest of all.
+    Away from other parts the face that a vertex lies on tells. At the border of parts, and on membranes, where a vertex lies on
+    none, it is the nearest of all original faces.
 
     Args:
         surface: the extracted surface, vertices in the same units as `vertices`.
@@ -27,7 +27,9 @@ def label_faces(
         faces: of the original mesh [F 3].
         label: of the original faces [F], none negative.
     """
-    found = _label_by_vertices(surface.vertices, surface.faces, surface.source, vertices, faces, label)
+    if (label == label[0]).all():
+        return np.full(len(surface.faces), label[0], np.int16)
+    found = _label_by_vertices(surface.faces, surface.source, label)
     unknown = np.flatnonzero(found == _UNKNOWN)
     if len(unknown):
         centroids = surface.vertices[surface.faces[unknown]].mean(axis=1, dtype=np.float64)
@@ -117,24 +119,22 @@ def _all_corners_mixed(faces, label):
 
 
 @compiled
-def _label_by_vertices(surface_vertices, surface_faces, source, vertices, faces, label):
+def _label_by_vertices(surface_faces, source, label):
+    """Returns the label that the vertices of a face and of all faces round them have in common [F'], or unknown."""
+    # Of a vertex: the label of its source face, or unknown where a neighbour along a face has another one.
+    common = np.full(len(source), _UNKNOWN, dtype=np.int16)
+    for vertex in range(len(source)):
+        if source[vertex] >= 0:
+            common[vertex] = label[source[vertex]]
     result = np.zeros(len(surface_faces), dtype=np.int16)
+    is_border = np.zeros(len(source), dtype=np.bool_)
     for face in range(len(surface_faces)):
-        first, second, third = source[surface_faces[face, 0]], source[surface_faces[face, 1]], source[surface_faces[face, 2]]
-        if first < 0 or second < 0 or third < 0:
-            result[face] = _UNKNOWN
-            continue
-        result[face] = label[first]
-        if label[second] == label[first] and label[third] == label[first]:
-            continue
-        a, b, c = _corners(surface_vertices, surface_faces, face)
-        centroid = ((a[0] + b[0] + c[0]) / 3, (a[1] + b[1] + c[1]) / 3, (a[2] + b[2] + c[2]) / 3)
-        best = np.inf
-        for candidate in (first, second, third):
-            distance = _squared_distance(centroid, *_corners(vertices, faces, candidate))
-            if distance < best:
-                best = distance
-                result[face] = label[candidate]
+        a, b, c = surface_faces[face, 0], surface_faces[face, 1], surface_faces[face, 2]
+        if common[a] != common[b] or common[b] != common[c]:
+            is_border[a] = is_border[b] = is_border[c] = True
+    for face in range(len(surface_faces)):
+        a, b, c = surface_faces[face, 0], surface_faces[face, 1], surface_faces[face, 2]
+        result[face] = _UNKNOWN if is_border[a] or is_border[b] or is_border[c] else common[a]
     return result
 
 
@@ -149,11 +149,6 @@ def _corners(vertices, faces, face):
 
 
 @compiled
-def _minus(a, b):
-    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
-
-
-@compiled
 def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
@@ -161,29 +156,3 @@ def _dot(a, b):
 @compiled
 def _cross(a, b):
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-
-
-@compiled
-def _squared_distance_to_segment(point, a, b):
-    along, off = _minus(b, a), _minus(point, a)
-    length = _dot(along, along)
-    share = min(max(_dot(off, along) / length, 0.0), 1.0) if length > 0 else 0.0
-    gap = (off[0] - share * along[0], off[1] - share * along[1], off[2] - share * along[2])
-    return _dot(gap, gap)
-
-
-@compiled
-def _squared_distance(point, a, b, c):
-    """Returns the squared distance of a point to a triangle: to its plane above the inside, else to the nearest edge."""
-    normal = _cross(_minus(b, a), _minus(c, a))
-    size = _dot(normal, normal)
-    sides = (
-        _dot(_cross(_minus(b, a), _minus(point, a)), normal),
-        _dot(_cross(_minus(c, b), _minus(point, b)), normal),
-        _dot(_cross(_minus(a, c), _minus(point, c)), normal),
-    )
-    if size > 0 and min(sides) >= 0:
-        height = _dot(_minus(point, a), normal)
-        return height * height / size
-    nearest = min(_squared_distance_to_segment(point, a, b), _squared_distance_to_segment(point, b, c))
-    return min(nearest, _squared_distance_to_segment(point, c, a))

@@ -9,8 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unipart.config import Config
-from unipart.geometry import _bvh
+from unipart.geometry._bvh import build_tree
+from unipart.geometry._hilbert import hilbert_order
+from unipart.geometry._nearest import find_nearest
 from unipart.geometry.mesh import Mesh
+from unipart.geometry.surface import sample_surface
+from unipart.rng import derive
+
+FARTHEST = 1e9
+"""Largest coordinate of a query: squares of distances must fit single precision."""
 
 VOLUME, NEAR, SHARP = 0, 1, 2
 """Kinds of query: indices into `unipart.data.schema.QUERY_KINDS`."""
@@ -25,13 +32,11 @@ class SignedDistance:
         mesh: the surface; outside its assumptions the magnitude is right and the sign is that of the nearest face.
 
     Raises:
-        ValueError: the mesh has no faces.
+        ValueError: the mesh has no faces that have an area.
     """
 
     def __init__(self, mesh: Mesh) -> None:
-        if len(mesh.faces) == 0:
-            raise ValueError("a distance needs a mesh with faces")
-        self._tree = _bvh.build_tree(mesh)
+        self._tree = build_tree(mesh)
 
     def __call__(self, queries: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Returns the signed distance [Q], positive inside, and the nearest face [Q] of queries [Q 3].
@@ -39,39 +44,22 @@ class SignedDistance:
         The answer for a query does not depend on the other queries.
 
         Raises:
-            ValueError: a query is not finite.
+            ValueError: a query is not finite, or farther away than `FARTHEST`.
         """
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
-        if not np.isfinite(queries).all():
-            raise ValueError("queries must be finite")
-        distance = np.zeros(len(queries), np.float32)
-        face = np.zeros(len(queries), np.int32)
-        if len(queries):
-            _bvh.find_nearest(self._tree, queries, morton_order(queries), distance, face)
-        return distance, face
-
-
-def morton_order(points: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Returns the order [Q] of points [Q 3] along a 30-bit Z curve, so that neighbours follow each other."""
-    low = points.min(axis=0)
-    cell = max(float((points.max(axis=0) - low).max()), 1e-12) / 1023
-    grid = ((points - low) / cell).astype(np.uint64)
-    code = np.zeros(len(points), np.uint64)
-    for axis in range(3):
-        bits = grid[:, axis]
-        for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
-            bits = (bits | (bits << np.uint64(shift))) & np.uint64(mask)
-        code |= bits << np.uint64(axis)
-    # The index in the low half makes every key unique: one fast sort, the same on every machine.
-    keyed = np.sort((code << np.uint64(32)) | np.arange(len(points), dtype=np.uint64))
-    return (keyed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        queries = np.array(queries, dtype=np.float32, order="C")
+        if not (np.abs(queries) <= FARTHEST).all():
+            raise ValueError(f"queries must be finite and within +-{FARTHEST:g}")
+        if len(queries) == 0:
+            return np.zeros(0, np.float32), np.zeros(0, np.int32)
+        return find_nearest(self._tree, queries, hilbert_order(queries))
 
 
 def warm_up() -> None:
-    """Compiles the kernels (or loads them from numba's cache); call it once before forking workers."""
+    """Compiles the kernels of distances and surface points, or loads them; call it once before forking workers."""
     corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     tetrahedron = Mesh(corners, np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]]))
     SignedDistance(tetrahedron)(corners)
+    sample_surface(tetrahedron, 1, derive(0))
 
 
 class QueryConfig(Config):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from unipart.config import Config
-from unipart.geometry.field import morton_order
+from unipart.geometry._hilbert import hilbert_order
 from unipart.geometry.mesh import Mesh, Similarity
 from unipart.geometry.surface import sample_surface
 from unipart.metrics._voxels import Voxels, iou, voxelise
@@ -63,7 +63,7 @@ def draw_points(mesh: Mesh, count: int, seed: int) -> NDArray[np.float64]:
     """
     points = sample_surface(mesh, count, derive(seed, "metric points")).points
     # In this order a nearest-neighbour search starts where the last one ended in the cache: three times as fast.
-    return points[morton_order(points)].astype(np.float64)
+    return points[hilbert_order(points)].astype(np.float64)
 
 
 def measure(mesh: Mesh, config: MetricsConfig, seed: int) -> Measured:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from unipart.geometry.components import PartsConfig, find_parts
 from unipart.geometry.extract import extract_surface
 from unipart.geometry.field import (
     NEAR,
@@ -11,12 +12,13 @@ from unipart.geometry.field import (
     QueryConfig,
     SignedDistance,
     draw_queries,
-    morton_order,
     signed_distance_reference,
     winding_number_reference,
 )
+from unipart.geometry.load import load_scene
 from unipart.geometry.mesh import Mesh, Similarity
 from unipart.geometry.surface import sample_surface
+from unipart.geometry.watertight import RemeshConfig, remesh
 from unipart.rng import derive
 
 
@@ -126,18 +128,73 @@ def test_many_faces_fill_several_levels():
     assert np.abs(SignedDistance(mesh)(queries)[0] - expected).max() < 2e-3
 
 
+def test_ties_are_settled_without_regard_to_the_other_queries():
+    """The centre of a box and points on its diagonals and edges are equally far from several faces."""
+    mesh = box((0.5, 0.5, 0.5))
+    corners = mesh.vertices.astype(np.float32)
+    queries = np.concatenate([np.zeros((5, 3), np.float32), *(corners * np.float32(t) for t in (0.25, 0.5, 1, 1.5, 2))])
+    field = SignedDistance(mesh)
+    distance, face = field(queries)
+    for i in range(len(queries)):
+        alone = field(queries[i : i + 1])
+        assert alone[0][0] == distance[i]
+        assert alone[1][0] == face[i]
+    np.testing.assert_allclose(np.abs(distance), np.abs(signed_distance_reference(mesh, queries)), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 33])
+def test_any_number_of_queries_fills_its_packets(count):
+    queries = queries_round(star(), 400)[:count]
+    expected = signed_distance_reference(star(), queries)
+    np.testing.assert_allclose(SignedDistance(star())(queries)[0], expected, atol=1e-5)
+
+
+def test_equals_igl_on_a_remeshed_assembly():
+    """Two intersecting solids remeshed: thousands of faces, sharp creases; libigl's distance and winding number as judges."""
+    import igl
+
+    first = box((0.6, 0.3, 0.5))
+    second = Mesh(box((0.2, 0.8, 0.2)).vertices + np.array([0.3, 0.1, 0.0]), first.faces)
+    soup = Mesh(np.concatenate([first.vertices, second.vertices]), np.concatenate([first.faces, second.faces + 8]))
+    mesh = remesh(soup, np.repeat([0, 1], 12), np.zeros(2, np.bool_), RemeshConfig(resolution=48)).mesh
+    queries = queries_round(mesh, 20_000)
+    distance, face = SignedDistance(mesh)(queries)
+    vertices, faces = mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64)
+    squared = igl.point_mesh_squared_distance(queries.astype(np.float64), vertices, faces)[0]
+    assert np.abs(np.abs(distance) - np.sqrt(squared)).max() <= 1e-5
+    inside = np.asarray(igl.fast_winding_number(vertices, faces, queries.astype(np.float64))) > 0.5
+    assert ((distance > 0) == inside)[np.abs(distance) > 1e-5].all()
+    own = igl.point_mesh_squared_distance(queries[:1].astype(np.float64), vertices, faces[face[:1]])[0]
+    assert np.sqrt(own) == pytest.approx(abs(distance[0]), abs=1e-6)
+
+
 def test_degenerate_faces_do_no_harm():
     mesh = box()
     spoiled = Mesh(mesh.vertices, np.concatenate([[[0, 0, 0], [1, 1, 3]], mesh.faces, [[2, 5, 5]]]))
     queries = queries_round(mesh, 400)
-    np.testing.assert_allclose(SignedDistance(spoiled)(queries)[0], SignedDistance(mesh)(queries)[0], atol=1e-6)
+    distance, face = SignedDistance(spoiled)(queries)
+    np.testing.assert_array_equal(distance, SignedDistance(mesh)(queries)[0])
+    assert set(face.tolist()) <= set(range(2, 14))
+
+
+def test_needles_are_measured_exactly():
+    """Triangles whose height is a millionth of their length, edge to edge."""
+    ends = np.array([[-0.9, 0, 0], [0.9, 0, 0], [0.1, 1e-6, 0], [0.2, 0, 1e-6]])
+    mesh = Mesh(ends, np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]]))
+    queries = derive(5).uniform(-1, 1, (500, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        np.abs(SignedDistance(mesh)(queries)[0]), np.abs(signed_distance_reference(mesh, queries)), atol=1e-6
+    )
 
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="faces"):
         SignedDistance(Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64)))
-    with pytest.raises(ValueError, match="finite"):
-        SignedDistance(box())(np.array([[0, np.nan, 0]], np.float32))
+    with pytest.raises(ValueError, match="area"):
+        SignedDistance(Mesh(box().vertices, np.array([[0, 0, 1], [2, 2, 2]])))
+    for bad in (np.nan, np.inf, 1e12):
+        with pytest.raises(ValueError, match="finite"):
+            SignedDistance(box())(np.array([[0, bad, 0]], np.float32))
     assert SignedDistance(box())(np.zeros((0, 3), np.float32))[0].shape == (0,)
 
 
@@ -151,15 +208,6 @@ def test_reference_signs():
     ball = sphere()
     half = ball.select(ball.vertices[ball.faces][:, :, 1].mean(axis=1) < 0)
     assert winding_number_reference(half, np.array([[0, -0.4, 0], [0, 0.4, 0]])) == pytest.approx([0.66, 0.34], abs=0.1)
-
-
-def test_morton_order_keeps_neighbours_together():
-    points = derive(0).random((5000, 3)).astype(np.float32)
-    order = morton_order(points)
-    assert (np.sort(order) == np.arange(5000)).all()
-    step = np.linalg.norm(np.diff(points[order], axis=0), axis=1).mean()
-    assert step < 0.2 * np.linalg.norm(np.diff(points, axis=0), axis=1).mean()
-    assert (morton_order(np.zeros((3, 3), np.float32)) == [0, 1, 2]).all()
 
 
 def test_queries_have_the_configured_counts_and_spread():
@@ -196,3 +244,22 @@ def test_signs_hold_away_from_the_origin():
     queries = queries_round(mesh, 400)
     expected = signed_distance_reference(mesh, queries)
     assert np.abs(SignedDistance(mesh)(queries)[0] - expected).max() <= 1e-5
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    "name", ["kaykit-city/car_sedan.gltf", "quaternius/crops__Tomato_Harvested.glb", "bullet3/franka_panda.glb"]
+)
+def test_equals_igl_on_real_meshes(corpus, name):
+    import igl
+
+    scene = load_scene(corpus / "dev" / name)
+    parted = find_parts(scene.vertices, scene.faces, scene.node_of_face, scene.node_names, PartsConfig(max_parts=10_000))
+    mesh = remesh(parted.mesh, parted.component_of_face, parted.open_component, RemeshConfig(resolution=96)).mesh
+    queries = queries_round(mesh, 20_000)
+    distance, _ = SignedDistance(mesh)(queries)
+    points, vertices, faces = queries.astype(np.float64), mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64)
+    expected = np.sqrt(igl.point_mesh_squared_distance(points, vertices, faces)[0])
+    assert np.abs(np.abs(distance) - expected).max() <= 1e-5
+    inside = np.asarray(igl.fast_winding_number(vertices, faces, points)) > 0.5
+    assert ((distance > 0) == inside)[expected > 1e-5].all()

@@ -84,6 +84,15 @@ def test_edge_samples_lie_on_edges_and_show_both_sides():
     assert abs((draw.normals[top_front, 1] > 0.5).mean() - 0.5) < 0.1
 
 
+def test_only_the_edges_asked_for_are_drawn():
+    """The diagonal of a face joins two ends of wanted edges and is not wanted itself; a pair that is no edge is ignored."""
+    mesh = box()
+    side = np.array([[0, 1], [1, 3], [3, 2], [2, 0], [0, 7]])
+    points = sample_edges(mesh, side, 500, derive(0)).points
+    assert np.isclose(points[:, 0], -1).all(), "these four lie on one side"
+    assert (np.isclose(np.abs(points[:, 1:]), 1).any(axis=1)).all()
+
+
 def test_no_edges_no_points():
     empty = np.zeros((0, 2), np.int32)
     draw = sample_edges(box(), empty, 100, derive(0))

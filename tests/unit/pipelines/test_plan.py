@@ -53,7 +53,9 @@ def test_describe_is_for_people_and_json():
 
 def test_presets():
     assert preset("base").remesh.whole.resolution == 256
-    assert preset("base").points.surface == 124_928
+    assert preset("base").points.surface == 200_000
+    assert preset("large").remesh.whole.resolution == 512
+    assert [preset(name).limits.memory_mb for name in ("tiny", "base", "large")] == [1024, 1024, 2048]
     assert isinstance(preset("tiny"), Config)
     with pytest.raises(UserError, match="'tiny'"):
         preset("tinny")
