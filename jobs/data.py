@@ -1,4 +1,4 @@
-"""``unipart data``: plan, run, status and inspect the curation of meshes into a dataset."""
+"""``unipart data``: plan, run, status, inspect and clean the curation of meshes into a dataset."""
 
 import argparse
 import json
@@ -11,16 +11,20 @@ from jobs.options import SuggestingParser
 from unipart.errors import UserError
 
 _DESCRIPTION = (
-    "Curate meshes into shards that training reads. Sources are folders, mesh files or procedural:count=N,seed=S,kinds=a+b."
+    "Curate meshes into shards that training reads. Sources are folders, mesh files, s3://BUCKET/PREFIX, listings (.parquet or "
+    ".csv with the columns uri, sha256, licence, as Objaverse has them) or procedural:count=N,seed=S,kinds=a+b."
 )
 _EXAMPLES = """examples:
-  unipart data plan models/                                      what would be done
+  unipart data plan models/ --out dataset --sample 24            what would be done, and what it would cost
   unipart data run models/ --out dataset                         run it; the same command again resumes
   unipart data run procedural:count=64 --out dataset --size tiny a small dataset without any file
+  unipart data run s3://bucket/models --out s3://bucket/dataset  from object storage to object storage
+  unipart data run objaverse.parquet --out dataset --allow-licence CC0-1.0 --allow-licence CC-BY-4.0
   unipart data run models/ --out dataset --limit 100 --render.size 256 --seed 1
   unipart data run models/ --out dataset --retry failed --limits.seconds 1800
   unipart data status dataset --json                             every asset with its state and reason
-  unipart data inspect dataset                                   what the shards hold
+  unipart data inspect dataset --verify                          what the shards hold, and whether they are whole
+  unipart data clean dataset                                     remove the cache that only a further run would use
 """
 _TOO_MUCH_BAD_DATA = 1
 
@@ -41,56 +45,88 @@ def main(argv: Sequence[str] | None = None) -> int:
     known, rest = parser.parse_known_args(argv)
     if rest and known.command not in ("run", "plan"):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
-    return {"plan": _plan, "run": _run, "status": _status, "inspect": _inspect}[known.command](known, rest)
+    commands = {"plan": _plan, "run": _run, "status": _status, "inspect": _inspect, "clean": _clean}
+    return commands[known.command](known, rest)
 
 
 def _parser() -> argparse.ArgumentParser:
     shape: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": _EXAMPLES}
     parser = SuggestingParser("unipart data", description=_DESCRIPTION, **shape)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="plan | run | status | inspect")
-    plan = commands.add_parser("plan", help="print the stages and what there is to do", description=_DESCRIPTION, **shape)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="plan | run | status | inspect | clean")
+    plan = commands.add_parser(
+        "plan", help="print the stages, what there is to do and what it costs", description=_DESCRIPTION, **shape
+    )
     run = commands.add_parser("run", help="curate; resumes by default", description=_DESCRIPTION, **shape)
     status = commands.add_parser("status", help="kept, rejected, failed, and why", **shape)
     inspect = commands.add_parser("inspect", help="what the shards hold", **shape)
+    clean = commands.add_parser("clean", help="remove what only a further run would use", **shape)
     for command in (plan, run):
         command.add_argument("sources", nargs="+", metavar="SOURCE")
         command.add_argument("--out", required=command is run, metavar="DIR", help="dataset folder or s3:// address")
-        command.add_argument("--size", default="base", help="preset: base (the paper's scale) or tiny")
+        command.add_argument("--size", default="base", help="preset: base (the paper's scale), large (512³) or tiny")
         command.add_argument("--config", metavar="FILE", help="JSON file with a whole config, in place of the preset")
         command.add_argument("--limit", type=_positive, metavar="N", help="only N assets, spread over the sources")
+        command.add_argument(
+            "--allow-licence",
+            action="append",
+            metavar="ID",
+            help="reject assets with another or unknown licence; repeat it for more (SPDX id, or a short name like by-nc)",
+        )
         command.add_argument("--retry", choices=("failed", "rejected"), help="do these assets again")
-    run.add_argument("--cpus", type=_positive, metavar="N", help="CPUs to use here (default: all)")
-    run.add_argument("--address", default="local", help="Ray cluster to join: auto, HOST:PORT or ray://... (default: run here)")
+    plan.add_argument("--sample", type=_positive, metavar="N", help="curate N assets and tell the cost; with --out they count")
+    plan.add_argument("--objects", type=_positive, metavar="N", help="tell the cost of N assets like these")
+    for command in (plan, run):
+        command.add_argument("--cpus", type=_positive, metavar="N", help="CPUs to use here (default: all)")
+        command.add_argument(
+            "--address", default="local", help="Ray cluster to join: auto, HOST:PORT or ray://... (default: run here)"
+        )
     for command in (run, status):
         command.add_argument(
             "--min-kept", type=_fraction, default=0.0, metavar="F", help="exit with 1 below this kept fraction, or if none"
         )
-    for command in (status, inspect):
+    for command in (status, inspect, clean):
         command.add_argument("dataset", metavar="DIR")
+    inspect.add_argument("--verify", action="store_true", help="read every shard and compare it with the manifest")
+    clean.add_argument("--artefacts", action="store_true", help="the objects too: a later run that adds one makes all again")
     inspect.add_argument("sample", nargs="?", help="an asset id, to see its arrays")
-    for command in (plan, run, status, inspect):
+    for command in (plan, run, status, inspect, clean):
         command.add_argument("--json", action="store_true", help="results as JSON on standard output")
     return parser
 
 
 def _plan(arguments: argparse.Namespace, rest: list[str]) -> int:
+    import os
+    from tempfile import TemporaryDirectory
+
+    from pipelines.cost import estimate_cost
+    from pipelines.ledger import read_ledger
     from pipelines.plan import build_plan
-    from pipelines.runner import find_pending
-    from pipelines.sources.catalog import build_catalog
+    from pipelines.runner import RunOptions, find_pending, list_assets, try_sample
     from unipart import storage
 
     config = _config(arguments, rest)
     plan = build_plan(config)
-    catalog = build_catalog(arguments.sources, arguments.limit)
-    out = storage.resolve(arguments.out) if arguments.out else None
-    pending = None if out is None else find_pending(out, plan, [{**asset, "split": ""} for asset in catalog], arguments.retry)
+    catalog = list_assets(arguments.sources, config, arguments.limit)
+    with TemporaryDirectory() as scratch:
+        out = storage.resolve(arguments.out or scratch)
+        if arguments.sample:
+            options = RunOptions(num_cpus=arguments.cpus, address=arguments.address)
+            rows = try_sample(out, plan, catalog, arguments.sample, options)
+        else:
+            known = read_ledger(out, plan.digest)
+            rows = [known[asset_id] for asset_id in {asset["asset_id"]: None for asset in catalog} if asset_id in known]
+        pending = find_pending(out, plan, catalog, arguments.retry)
+        cost = estimate_cost(out, plan, rows, arguments.objects or len(pending))
+    cpus = arguments.cpus or len(os.sched_getaffinity(0))
     result = {
         "config_digest": config.digest(),
         "plan_digest": plan.digest,
         "stages": plan.describe(),
         "assets": len(catalog),
-        "bytes": sum(asset["bytes"] for asset in catalog),
-        "to_do": len(catalog) if pending is None else len(pending),
+        "bytes": sum(asset["bytes"] or 0 for asset in catalog),
+        "to_do": len(pending),
+        "limits": config.limits.model_dump(mode="json"),
+        "cost": None if cost is None else {**cost.to_dict(), "hours_here": cost.core_hours.mean / cpus, "cpus_here": cpus},
     }
     if arguments.json:
         print(json.dumps(result, indent=1))
@@ -98,7 +134,16 @@ def _plan(arguments: argparse.Namespace, rest: list[str]) -> int:
     for stage in result["stages"]:
         kept = "  (kept between runs)" if stage["cached"] else ""
         print(f"{stage['stage']:<8} {stage['digest']}  {', '.join(stage['reads'])} -> {', '.join(stage['writes'])}{kept}")
+    print(f"an asset takes {plan.resources.cpus:g} CPU, at most {config.limits.memory_mb} MB and {config.limits.seconds:g} s")
     print(f"{result['assets']} assets, {result['bytes'] / 2**20:.1f} MiB, {result['to_do']} to do")
+    if cost is None:
+        print("cost: unknown before the first asset is done; --sample 24 tries some")
+        return 0
+    print(f"cost of {cost.num_assets} assets, from {cost.num_observed} that were done (in brackets: 90 % of such samples)")
+    print(f"  {cost.core_hours} core-hours: {cost.core_hours.mean / cpus:.3g} h on the {cpus} CPUs here")
+    print(f"  shards {cost.shard_gb} GB, the artefacts they are packed from as much again, cache {cost.cache_gb} GB")
+    print(f"  kept {cost.num_kept}; largest memory of a child {cost.peak_memory_mb:.0f} MB")
+    print("  core-seconds " + ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in cost.core_seconds.items()))
     return 0
 
 
@@ -123,6 +168,10 @@ def _inspect(arguments: argparse.Namespace, rest: list[str]) -> int:
     from unipart.data.splits import SPLITS
 
     manifest = read_manifest(arguments.dataset)
+    if arguments.verify:
+        from pipelines.upkeep import verify_shards
+
+        _say(f"{verify_shards(arguments.dataset)} samples in {len(manifest.shards)} shards: all as the manifest says")
     if arguments.sample is None:
         shards = [{"name": shard.name, "samples": shard.num_samples, "bytes": shard.bytes} for shard in manifest.shards]
         result: dict[str, Any] = {"counts": manifest.counts, "config_digest": manifest.config_digest, "shards": shards}
@@ -142,13 +191,27 @@ def _inspect(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _clean(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from pipelines.upkeep import clean
+    from unipart import storage
+
+    freed = clean(storage.resolve(arguments.dataset), arguments.artefacts)
+    print(json.dumps({"freed_bytes": freed}) if arguments.json else f"{freed / 1e9:.3f} GB freed")
+    return 0
+
+
 def _config(arguments: argparse.Namespace, rest: Sequence[str]) -> Any:
     """Returns preset < file < flags, and says what differs from the preset."""
     from pipelines.plan import CurationConfig
     from pipelines.presets import preset
+    from pipelines.sources.licences import normalise_licence
 
     start = CurationConfig.load(arguments.config) if arguments.config else preset(arguments.size)
-    config = start.replace(**_field_flags(rest))
+    changes = _field_flags(rest)
+    if arguments.allow_licence:
+        changes["licences"] = tuple(arguments.allow_licence)
+    config = start.replace(**changes)
+    config = config.replace(licences=tuple(normalise_licence(name) for name in config.licences))
     for name, (value, before) in config.diff(start).items():
         _say(f"{name} = {value} (was {before})")
     return config

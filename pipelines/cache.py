@@ -5,14 +5,15 @@ finds it again.
 """
 
 import json
+import zipfile
 from dataclasses import asdict
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.stages.base import Row
-from unipart.data.codec import pack_arrays, pack_json, unpack_arrays
+from unipart.data.codec import pack_json, unpack_arrays
 from unipart.geometry.components import PartedMesh, PartRecord
 from unipart.geometry.mesh import Mesh, Similarity
 from unipart.geometry.watertight import Remeshed
@@ -22,8 +23,8 @@ CACHED_COLUMNS = ("parted", "whole", "part_surfaces", "to_ncs")
 Arrays = dict[str, NDArray[Any]]
 
 
-def pack_cache(row: Row) -> bytes:
-    """Returns the cached columns as bytes."""
+def write_cache(row: Row, file: BinaryIO) -> None:
+    """Writes the cached columns, an array at a time: an object of 50 parts has hundreds of megabytes of them."""
     parted: PartedMesh = row["parted"]
     surfaces: list[Remeshed] = [row["whole"], *row["part_surfaces"]]
     document = {
@@ -39,12 +40,15 @@ def pack_cache(row: Row) -> bytes:
     for number, surface in enumerate(surfaces):
         prefix = f"surface{number}"
         arrays |= _pack_mesh(prefix, surface.mesh)
-        arrays |= {f"{prefix}.source_face": surface.source_face, f"{prefix}.sharp_edges": surface.sharp_edges}
-    return pack_arrays(arrays)
+        arrays[f"{prefix}.sharp_edges"] = surface.sharp_edges
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def unpack_cache(data: bytes) -> Row:
-    """Reads what `pack_cache` wrote."""
+    """Reads what `write_cache` wrote."""
     arrays = unpack_arrays(data)
     document = json.loads(arrays["document"].tobytes())
     parted = PartedMesh(
@@ -59,7 +63,6 @@ def unpack_cache(data: bytes) -> Row:
     surfaces = [
         Remeshed(
             _unpack_mesh(f"surface{number}", arrays),
-            arrays[f"surface{number}.source_face"],
             arrays[f"surface{number}.sharp_edges"],
             stats,
         )

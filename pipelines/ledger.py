@@ -1,12 +1,14 @@
 """What happened to every asset: immutable Parquet files, one per finished block of work, and the view over them.
 
 A file appears in the ledger only when the artefacts of its rows are in place, and at once as a whole; a later attempt at an asset
-supersedes an earlier one. Nothing is ever edited, so a run that is killed at any moment leaves a ledger that is true.
+supersedes an earlier one. Nothing is ever edited, so a run that is killed at any moment leaves a ledger that is true. When a run
+begins or ends it puts the rows of all files into one, and only then removes them: a ledger of 302,000 assets stays one file.
 """
 
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +22,10 @@ Row = dict[str, Any]
 
 STATES = ("kept", "rejected", "failed")
 PENDING = "pending"
+
+_READERS = 8
+"""Files read at a time: in object storage each costs a round trip."""
+_MERGES_DURING_A_READ = 10
 
 
 def to_table(rows: Sequence[Row], columns: Mapping[str, str]) -> pa.Table:
@@ -53,14 +59,40 @@ def next_attempt(out: str, digest: str) -> int:
 def commit(out: str, digest: str, attempt: int, rows: Sequence[Row]) -> None:
     """Adds the rows of one block of work; done twice (Ray may repeat a task), it replaces its own file."""
     block = hashlib.sha256("".join(sorted(row["asset_id"] for row in rows)).encode()).hexdigest()[:16]
-    write_table(storage.join(_folder(out, digest), f"{attempt:06d}-{block}.parquet"), rows, LEDGER_COLUMNS)
+    write_table(storage.join(_folder(out, digest), f"{attempt:06d}-block-{block}.parquet"), rows, LEDGER_COLUMNS)
 
 
 def read_ledger(out: str, digest: str) -> dict[str, Row]:
     """Returns the last row of every asset that was processed under a plan's digest."""
+    return _read_all(_folder(out, digest))[1]
+
+
+def merge(out: str, digest: str, attempt: int) -> dict[str, Row]:
+    """Returns what `read_ledger` does, and puts it into one file; only the run that holds the claim may do so.
+
+    The file sorts after every earlier attempt and before the blocks of its own (``all`` < ``block``), so it overrules no later row.
+    """
     folder = _folder(out, digest)
-    rows = [row for name in storage.list_files(folder, ".parquet") for row in read_table(storage.join(folder, name))]
-    return {row["asset_id"]: row for row in rows}
+    names, rows = _read_all(folder)
+    whole = f"{attempt:06d}-all.parquet"
+    if len(names) > 1:
+        write_table(storage.join(folder, whole), list(rows.values()), LEDGER_COLUMNS)
+        for name in names:
+            if name != whole:
+                storage.delete(storage.join(folder, name))
+    return rows
+
+
+def _read_all(folder: str) -> tuple[list[str], dict[str, Row]]:
+    for _ in range(_MERGES_DURING_A_READ):
+        names = storage.list_files(folder, ".parquet")
+        try:
+            with ThreadPoolExecutor(_READERS) as pool:
+                files = list(pool.map(lambda name: read_table(storage.join(folder, name)), names))
+        except FileNotFoundError:  # a run merged them in between
+            continue
+        return names, {row["asset_id"]: row for rows in files for row in rows}
+    raise AssertionError(f"the files of {folder} vanish faster than they can be read")
 
 
 def settle(catalog: Sequence[Row], config: CurationConfig, ledger: Mapping[str, Row]) -> list[Row]:

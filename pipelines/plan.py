@@ -30,7 +30,7 @@ class LimitsConfig(Config):
 
     seconds: float = Field(default=600.0, gt=0)
     """Wall time."""
-    memory_mb: int = Field(default=4096, ge=256)
+    memory_mb: int = Field(default=1024, ge=256)
     """Private memory of the process that works on it."""
 
 

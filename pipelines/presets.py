@@ -24,17 +24,22 @@ def tiny() -> CurationConfig:
             whole=QueryConfig(volume=2048, near=4096, sharp=2048), part=QueryConfig(volume=1024, near=2048, sharp=1024)
         ),
         render=RenderConfig(size=160, cameras=TINY_CAMERAS),
-        limits=LimitsConfig(seconds=120, memory_mb=3072),
+        limits=LimitsConfig(seconds=120, memory_mb=1024),
         pack=PackConfig(val_fraction=0.1, test_fraction=0.1),
     )
 
 
 def base() -> CurationConfig:
-    """The paper's scale: resolution 256, 124,928 surface points, views of 518 pixels."""
+    """The paper's scale: resolution 256, 200,000 surface points, views of 518 pixels; at most 1 GB per process."""
     return CurationConfig()
 
 
-PRESETS: dict[str, Callable[[], CurationConfig]] = {"tiny": tiny, "base": base}
+def large() -> CurationConfig:
+    """Resolution 512 for the whole, in at most 2 GB; parts stay at 256, which in their own frames is as fine or finer."""
+    return base().replace(remesh__whole__resolution=512, limits={"seconds": 1800.0, "memory_mb": 2048})
+
+
+PRESETS: dict[str, Callable[[], CurationConfig]] = {"tiny": tiny, "base": base, "large": large}
 
 
 def preset(name: str) -> CurationConfig:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import unipart
-from pipelines.cache import CACHED_COLUMNS, pack_cache, plain, unpack_cache
+from pipelines.cache import CACHED_COLUMNS, plain, unpack_cache, write_cache
 from pipelines.plan import CACHED_THROUGH, INPUT_COLUMNS, CurationConfig, Plan, build_plan
 from pipelines.stages.base import Row
 from unipart import storage
@@ -23,6 +23,7 @@ def warm_up() -> None:
     """Loads (or compiles) the geometry kernels; the zygote calls it once before it forks."""
     watertight.warm_up()
     field.warm_up()
+    storage.warm_up()
 
 
 def process_asset(request: dict[str, Any], report: Callable[[str], None]) -> dict[str, Any]:
@@ -33,7 +34,8 @@ def process_asset(request: dict[str, Any], report: Callable[[str], None]) -> dic
         report: is told the name of each stage as it begins.
 
     Returns:
-        num_parts, stage_seconds (JSON text, CPU seconds), artefact_sha256, artefact_bytes.
+        num_parts, stage_seconds (JSON text, CPU seconds per stage and of the encoding), quality (JSON text, the figures
+        of the whole's surface), artefact_sha256, artefact_bytes.
 
     Raises:
         Reject: the data is bad.
@@ -55,14 +57,22 @@ def process_asset(request: dict[str, Any], report: Callable[[str], None]) -> dic
         assert set(written) == set(stage.writes), f"stage {stage.name} writes {sorted(written)}, not what it declares"
         row |= written
         if stage.name == CACHED_THROUGH:
-            storage.write_bytes(cache, pack_cache(row))
+            with storage.open_writer(cache) as file:
+                write_cache(row, file)
         seconds[stage.name] = round(time.process_time() - started, 4)
     report("encode")
-    data = tar_bytes(asset_id, encode_sample(make_sample(row, plan)))
+    started = time.process_time()
+    sample = make_sample(row, plan)
+    row.clear()  # here memory is at its peak
+    num_parts, quality, members = sample.num_parts, sample.meta["remesh"]["whole"], encode_sample(sample)
+    del sample
+    data = tar_bytes(asset_id, members)
     storage.write_bytes(artefact_address(out, plan.digest, asset_id), data)
+    seconds["encode"] = round(time.process_time() - started, 4)
     return {
-        "num_parts": len(row["parted"].parts),
+        "num_parts": num_parts,
         "stage_seconds": json.dumps(seconds),
+        "quality": json.dumps(quality),
         "artefact_sha256": hashlib.sha256(data).hexdigest(),
         "artefact_bytes": len(data),
     }
@@ -78,7 +88,7 @@ def make_sample(row: Row, plan: Plan) -> Sample:
         "parts": [asdict(part) for part in parted.parts],
         "normalisation": parted.to_gcs.to_dict(),
         "cleaning": parted.stats,
-        "remesh": {"whole": row["whole"].stats, "parts": [surface.stats for surface in row["part_surfaces"]]},
+        "remesh": {"whole": {**row["whole"].stats, **row["quality"]}, "parts": [surface.stats for surface in row["part_surfaces"]]},
         "warnings": list(row["scene"].warnings),
         "render_backend": row["render_backend"],
         "config_digest": plan.digest,

@@ -2,12 +2,15 @@
 
 Only small rows travel through Ray: a worker writes the artefact of an asset itself, and the rows of a block go to the ledger in one
 atomic file. Artefacts are keyed by content and config, so a task that Ray repeats writes the same bytes again: at-least-once
-execution gives exactly-once results, whatever was killed when.
+execution gives exactly-once results, whatever was killed when. Ray repeats a task whose worker or node died, but not for ever.
 """
 
+import hashlib
 import json
 import logging
+import re
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipelines import ledger, sink
+from pipelines.claim import Claim, claim_dataset
 from pipelines.isolate import shared
 from pipelines.ledger import PENDING, Row
 from pipelines.plan import CurationConfig, Plan, build_plan
@@ -33,6 +37,12 @@ _BLOCK_ROWS = 16
 """Most assets in a block: what is lost when a worker is killed."""
 _BLOCKS_PER_CPU = 8
 """So that the workers finish at about the same time."""
+_MAX_RETRIES = 4
+"""How often a block is begun again because its worker or node died; Ray Data's own choice is to try for ever."""
+_CAUSE = re.compile(r"^[\w.]+(?:Error|Problem|Exception): (?:.*\n)+?(?=\n|$)", re.MULTILINE)
+_LOCAL_SETTINGS = {"worker_niceness": 0, "task_oom_retries": _MAX_RETRIES}
+"""Of a Ray that is started here. Its workers run at nice 15 otherwise, and starve beside any other work; and a task that Ray kills
+because the machine is short of memory begins again for ever."""
 
 
 @dataclass(frozen=True)
@@ -107,37 +117,80 @@ def run(
     options = options or RunOptions()
     out = storage.resolve(out)
     plan = build_plan(config)
-    catalog = [
-        {**asset, "split": split_of(asset["asset_id"], config.pack.val_fraction, config.pack.test_fraction)}
-        for asset in build_catalog(sources, options.limit)
-    ]
-    ledger.write_table(storage.join(out, CATALOG), catalog, CATALOG_COLUMNS)
-    storage.write_bytes(storage.join(out, CONFIG), pack_json(config.model_dump(mode="json")))
-    pending = find_pending(out, plan, catalog, options.retry)
-    if pending:
-        _process(out, plan, pending, options, progress or (lambda _: None))
-    rows = ledger.settle(catalog, config, ledger.read_ledger(out, plan.digest))
-    counts = ledger.count_states(rows)
-    assert PENDING not in counts, "every asset that was worked on has a row in the ledger"
-    sink.write_dataset(out, plan, rows)
+    catalog = list_assets(sources, config, options.limit, out)
+    with claim_dataset(out, plan.digest) as mine:
+        ledger.write_table(storage.join(out, CATALOG), catalog, CATALOG_COLUMNS)
+        storage.write_bytes(storage.join(out, CONFIG), pack_json(config.model_dump(mode="json")))
+        ledger.merge(out, plan.digest, mine.attempt)
+        pending = find_pending(out, plan, catalog, options.retry)
+        if pending:
+            process(mine, plan, pending, options, progress or (lambda _: None))
+        rows = ledger.settle(catalog, config, ledger.merge(out, plan.digest, mine.attempt))
+        counts = ledger.count_states(rows)
+        assert PENDING not in counts, "every asset that was worked on has a row in the ledger"
+        mine.check()
+        sink.write_dataset(out, plan, rows)
     return RunResult(out, rows, counts, len(pending))
 
 
+def list_assets(sources: Sequence[str], config: CurationConfig, limit: int | None = None, out: str | None = None) -> list[Row]:
+    """Returns the catalog of the sources, each asset with its split; what the catalog of `out` has unchanged is not read again."""
+    known = storage.join(out, CATALOG) if out else ""
+    rows = build_catalog(sources, limit, config.fetch.max_bytes, ledger.read_table(known) if out and storage.exists(known) else ())
+    return [{**row, "split": split_of(row["asset_id"], config.pack.val_fraction, config.pack.test_fraction)} for row in rows]
+
+
 def find_pending(out: str, plan: Plan, catalog: Sequence[Row], retry: str | None = None) -> list[Row]:
-    """Returns the assets of a catalog that still need work: not in the ledger, to be retried, or kept without their artefact."""
-    known = ledger.read_ledger(out, plan.digest)
-    present = set(storage.list_files(artefact_address(out, plan.digest, "00").rpartition("/00/")[0]))
-    pending = []
-    for asset, row in zip(catalog, ledger.settle(catalog, plan.config, known), strict=True):
-        lost = row["state"] == "kept" and f"{asset['asset_id'][:2]}/{asset['asset_id']}.tar" not in present
-        again = row["state"] == retry and row["stage"] != "catalog"
-        if row["state"] == PENDING or lost or again:
-            pending.append(asset)
-    return pending
+    """Returns the assets of a catalog that still need work, in its order.
+
+    These are the ones that are not in the ledger, those to be retried, and the kept ones whose artefact is gone: unless nothing
+    else is to be done and the shards hold them all.
+    """
+    rows = ledger.settle(catalog, plan.config, ledger.read_ledger(out, plan.digest))
+    todo = {row["asset_id"] for row in rows if row["state"] == PENDING or (row["state"] == retry and row["stage"] != "catalog")}
+    kept = [row["asset_id"] for row in rows if row["state"] == "kept"]
+    if todo or not sink.is_packed(out, plan, rows):
+        present = set(storage.list_files(artefact_address(out, plan.digest, "00").rpartition("/00/")[0]))
+        todo |= {asset_id for asset_id in kept if f"{asset_id[:2]}/{asset_id}.tar" not in present}
+    firsts = {}  # an asset that lies under several names is worked on once
+    for asset, row in zip(catalog, rows, strict=True):
+        if row["asset_id"] in todo and row["stage"] != "catalog":
+            firsts.setdefault(row["asset_id"], asset)
+    return list(firsts.values())
+
+
+def try_sample(out: str, plan: Plan, catalog: Sequence[Row], count: int, options: RunOptions) -> list[Row]:
+    """Curates a few assets, picked by a hash, and returns their ledger rows; a later run does not do them again.
+
+    Args:
+        out: dataset address; nothing is packed there.
+        plan: the stages.
+        catalog: rows of `list_assets`.
+        count: how many assets, of those that need work at all.
+        options: how to run.
+    """
+    rows = ledger.settle(catalog, plan.config, {})
+    candidates = [asset for asset, row in zip(catalog, rows, strict=True) if row["state"] == PENDING]
+    chosen = sorted(candidates, key=lambda asset: hashlib.sha256(f"sample:{asset['asset_id']}".encode()).digest())[:count]
+    with claim_dataset(out, plan.digest) as mine:
+        pending = find_pending(out, plan, chosen)
+        if pending:
+            process(mine, plan, pending, options)
+        known = ledger.merge(out, plan.digest, mine.attempt)
+    return [known[asset["asset_id"]] for asset in chosen]
 
 
 def read_status(out: str | Path) -> list[Row]:
     """Returns a settled row per asset of a dataset, finished or not.
+
+    Raises:
+        UserError: nothing was ever curated there.
+    """
+    return read_run(out)[1]
+
+
+def read_run(out: str | Path) -> tuple[CurationConfig, list[Row]]:
+    """Returns the config of the last run and a settled row per asset of it.
 
     Raises:
         UserError: nothing was ever curated there.
@@ -148,84 +201,134 @@ def read_status(out: str | Path) -> list[Row]:
         config = CurationConfig.parse(json.loads(storage.read_bytes(storage.join(out, CONFIG))), storage.join(out, CONFIG))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{out} holds no curation run", "give the --out folder of `unipart data run`") from None
-    return ledger.settle(catalog, config, ledger.read_ledger(out, build_plan(config).digest))
+    return config, ledger.settle(catalog, config, ledger.read_ledger(out, build_plan(config).digest))
 
 
-def _process(out: str, plan: Plan, pending: Sequence[Row], options: RunOptions, progress: Callable[[Progress], None]) -> None:
+def process(
+    mine: Claim, plan: Plan, pending: Sequence[Row], options: RunOptions, progress: Callable[[Progress], None] = lambda _: None
+) -> None:
+    """Puts assets through the stages on Ray; what becomes of them is in the ledger.
+
+    Args:
+        mine: the claim on the dataset.
+        plan: the stages.
+        pending: catalog rows.
+        options: how to run.
+        progress: is told after every block.
+
+    Raises:
+        EnvironmentProblem: the cluster can never run an asset, or its workers die again and again.
+        UserError: another run took over.
+    """
     import ray
     import ray.data
+    from ray.exceptions import RayError
 
     warm_up()  # compiles the kernels once, before every worker would
     if not ray.is_initialized():
         _start_ray(options)
-    _check_layout(plan, ray.nodes())
+    _check_layout(plan, ray.nodes(), options.address == "local")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     rows_per_block = max(1, min(_BLOCK_ROWS, len(pending) // (num_cpus * _BLOCKS_PER_CPU)))
-    settings = {"out": out, "config": plan.config.model_dump(mode="json"), "attempt": ledger.next_attempt(out, plan.digest)}
+    blocks = ray.data.from_items(list(pending), override_num_blocks=-(-len(pending) // rows_per_block))
+    with warnings.catch_warnings():  # max_retries is to become an argument of its own after Ray 2.60
+        warnings.simplefilter("ignore")
+        results = blocks.map_batches(
+            process_block,  # pyright: ignore[reportArgumentType] - its further arguments come through fn_kwargs
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_kwargs={"claim": mine, "config": plan.config.model_dump(mode="json"), "digest": plan.digest},
+            num_cpus=plan.resources.cpus,
+            memory=plan.config.limits.memory_mb << 20,
+            max_retries=_MAX_RETRIES,
+        )
     started = time.monotonic()
-    results = ray.data.from_items(list(pending), override_num_blocks=-(-len(pending) // rows_per_block)).map_batches(
-        process_block,  # pyright: ignore[reportArgumentType] - its further arguments come through fn_kwargs
-        batch_size=None,
-        batch_format="pyarrow",
-        fn_kwargs=settings,
-        num_cpus=plan.resources.cpus,
-        memory=plan.config.limits.memory_mb << 20,
-    )
     counts: dict[str, int] = dict.fromkeys(ledger.STATES, 0)
-    for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for state in pa.table(table)["state"].to_pylist():
-            counts[state] += 1
-        progress(Progress(sum(counts.values()), len(pending), dict(counts), time.monotonic() - started))
+    try:
+        for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for state in pa.table(table)["state"].to_pylist():
+                counts[state] += 1
+            progress(Progress(sum(counts.values()), len(pending), dict(counts), time.monotonic() - started))
+            mine.check()
+    except RayError as error:
+        raise _explained(error) from error
 
 
-def process_block(table: pa.Table, out: str, config: dict[str, Any], attempt: int) -> pa.Table:
+def process_block(table: pa.Table, claim: Claim, config: dict[str, Any], digest: str) -> pa.Table:
     """Curates the assets of one block (a Ray task) and commits their rows to the ledger.
 
     Args:
         table: catalog rows.
-        out: dataset address.
+        claim: of the run on the dataset.
         config: JSON of `CurationConfig`.
-        attempt: number of this run in the ledger.
+        digest: of the plan, as the driver has it.
 
     Returns:
         The ledger rows.
+
+    Raises:
+        EnvironmentProblem: this machine has another version of the code.
     """
     parsed = CurationConfig.parse(config)
+    if build_plan(parsed).digest != digest:
+        raise EnvironmentProblem(
+            "a worker has another version of the stages than the driver", "install the same version on all nodes"
+        )
     isolated = shared(_TARGET, parsed.limits.seconds, parsed.limits.memory_mb)
     rows = []
     for asset in table.to_pylist():
-        outcome = isolated.run({"row": asset, "config": config, "out": out})
+        outcome = isolated.run({"row": asset, "config": config, "out": claim.out})
         state = "kept" if outcome.state == "done" else outcome.state
         facts = {name: getattr(outcome, name) for name in ("stage", "reason", "message", "traceback", "seconds", "peak_rss_mb")}
         rows.append({**asset, **facts, "state": state, **(outcome.result or {})})
-    ledger.commit(out, build_plan(parsed).digest, attempt, rows)
+    ledger.commit(claim.out, digest, claim.attempt, rows)
     return ledger.to_table(rows, LEDGER_COLUMNS)
 
 
 def _start_ray(options: RunOptions) -> None:
     import ray
 
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if options.address == "local":
-        ray.init("local", num_cpus=options.num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init("local", num_cpus=options.num_cpus, include_dashboard=False, _system_config=_LOCAL_SETTINGS, **quiet)
         return
     try:
-        ray.init(options.address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(options.address, **quiet)
     except ConnectionError as error:
         raise EnvironmentProblem(
             f"no Ray cluster at {options.address}: {error}", "check --address, or leave it out to run here"
         ) from None
 
 
-def _check_layout(plan: Plan, nodes: Sequence[dict[str, Any]]) -> None:
+def _check_layout(plan: Plan, nodes: Sequence[dict[str, Any]], local: bool) -> None:
     """Refuses a plan that no node can ever run; Ray would wait for ever without a word."""
     cpus, memory = plan.resources.cpus, plan.config.limits.memory_mb << 20
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    if not any(node.get("CPU", 0) >= cpus and node.get("memory", 0) >= memory for node in alive):
-        largest = max((node.get("memory", 0) for node in alive), default=0)
-        raise EnvironmentProblem(
-            f"an asset may take {cpus:g} CPU and {memory >> 20} MB; no node offers that (the largest has {int(largest) >> 20} MB)",
-            "lower --limits.memory_mb, or use larger nodes",
-        )
+    workers = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    if not workers and not local:
+        return  # a cluster whose workers come with the work
+    if any(node.get("CPU", 0) >= cpus and node.get("memory", 0) >= memory for node in workers):
+        return
+    largest = max((node.get("memory", 0) for node in workers), default=0)
+    most = max((node.get("CPU", 0) for node in workers), default=0)
+    raise EnvironmentProblem(
+        f"an asset takes {cpus:g} CPU and up to {memory >> 20} MB; no node offers that (the largest has {most:g} CPUs and "
+        f"{int(largest) >> 20} MB for tasks)",
+        f"set --limits.memory_mb to {int(largest) >> 20} or less, or use larger nodes"
+        if most >= cpus
+        else "use nodes with more CPUs",
+    )
+
+
+def _explained(error: Exception) -> EnvironmentProblem:
+    """Returns what to tell the user about an error of Ray: its text ends with a chain of tracebacks, the first names the cause."""
+    text = str(error)
+    cause = _CAUSE.search(text)
+    told = cause[0].strip() if cause else next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    return EnvironmentProblem(
+        f"Ray gave up on a block of assets: {told[:500]}",
+        f"where workers were killed (it tries {_MAX_RETRIES + 1} times): find out by what; "
+        "then run again: what is finished is in the ledger",
+    )

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 import unipart
 from pipelines.ledger import Row, count_states, write_table
 from pipelines.plan import Plan
@@ -28,6 +30,9 @@ from unipart.data.shards import (
 from unipart.data.splits import SPLITS
 from unipart.errors import UserError
 
+QUALITY = "quality.parquet"
+"""A row per kept sample with the quality figures of its surface."""
+
 
 def write_dataset(out: str, plan: Plan, rows: Sequence[Row]) -> Manifest:
     """Writes quarantine, shards and, last, the manifest; shards that are already there are left alone.
@@ -41,14 +46,10 @@ def write_dataset(out: str, plan: Plan, rows: Sequence[Row]) -> Manifest:
         UserError: an artefact is missing or was changed.
     """
     write_table(storage.join(out, "quarantine.parquet"), [row for row in rows if row["state"] != "kept"], LEDGER_COLUMNS)
-    kept = sorted((row for row in rows if row["state"] == "kept"), key=lambda row: row["asset_id"])
+    kept = _kept(rows)
     splits = {split: [row for row in kept if row["split"] == split] for split in SPLITS}
     pack = plan.config.pack
-    content = {
-        "pack": pack.model_dump(mode="json"),
-        "samples": [[row[name] for name in ("asset_id", "artefact_sha256", "source", "uri", "licence", "split")] for row in kept],
-    }
-    content_digest = digest_json(content)
+    content_digest = _content_digest(plan, kept)
     shards = _present_shards(out, content_digest)
     if shards is None:
         storage.delete(storage.join(out, MANIFEST))  # from here on the dataset is incomplete, and says so
@@ -67,10 +68,45 @@ def write_dataset(out: str, plan: Plan, rows: Sequence[Row]) -> Manifest:
         counts={**count_states(rows), **{split: len(splits[split]) for split in SPLITS}},
         shards=shards,
         config=plan.config.model_dump(mode="json"),
+        quality=_write_quality(out, kept),
     )
     write_manifest(out, manifest)
     _remove_stale(out, manifest)
     return manifest
+
+
+def _write_quality(out: str, kept: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Writes the figures of every kept sample and returns their summary; a figure that a sample lacks is null."""
+    samples = [{"asset_id": row["asset_id"], **json.loads(row["quality"])} for row in kept]
+    figures = sorted({name for sample in samples for name in sample} - {"asset_id"})
+    write_table(storage.join(out, QUALITY), samples, {"asset_id": "string", **dict.fromkeys(figures, "float64")})
+    summary = {}
+    for name in figures:
+        known = [sample for sample in samples if sample.get(name) is not None]
+        values = np.array([sample[name] for sample in known], dtype=np.float64)
+        worst = known[int(values.argmax())]["asset_id"]
+        summary[name] = {
+            "median": float(np.median(values)),
+            "p99": float(np.percentile(values, 99)),
+            "max": float(values.max()),
+            "worst": worst,
+        }
+    return summary
+
+
+def is_packed(out: str, plan: Plan, rows: Sequence[Row]) -> bool:
+    """Tells whether the shards hold exactly the kept rows, packed as the plan says."""
+    return _present_shards(out, _content_digest(plan, _kept(rows))) is not None
+
+
+def _kept(rows: Sequence[Row]) -> list[Row]:
+    return sorted((row for row in rows if row["state"] == "kept"), key=lambda row: row["asset_id"])
+
+
+def _content_digest(plan: Plan, kept: Sequence[Row]) -> str:
+    columns = ("asset_id", "artefact_sha256", "source", "uri", "licence", "split")
+    samples = [[row[name] for name in columns] for row in kept]
+    return digest_json({"pack": plan.config.pack.model_dump(mode="json"), "samples": samples})
 
 
 def _present_shards(out: str, content_digest: str) -> tuple[ShardRecord, ...] | None:

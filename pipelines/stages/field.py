@@ -8,6 +8,7 @@ from unipart.config import Config
 from unipart.data.schema import PartSamples
 from unipart.geometry.field import QueryConfig, SignedDistance, draw_queries
 from unipart.geometry.mesh import Similarity
+from unipart.geometry.quality import measure_quality
 from unipart.geometry.surface import SurfaceDraw
 from unipart.geometry.watertight import Remeshed
 from unipart.rng import derive
@@ -26,16 +27,21 @@ class FieldStage(Stage):
     """Evaluates signed distances, positive inside, untruncated, each in the units of its own frame."""
 
     name = "field"
-    reads = ("asset_id", "whole", "part_surfaces", "to_ncs", "surface", "sharp", "part_draws", "part_sharp")
-    writes = ("queries", "field", "query_kind", "parts")
+    reads = ("asset_id", "parted", "whole", "part_surfaces", "to_ncs", "surface", "sharp", "part_draws", "part_sharp")
+    writes = ("queries", "field", "query_kind", "parts", "quality")
     draws = True
     config: FieldConfig
 
     def __call__(self, row: Row) -> Row:
-        """Returns the queries of the whole and the `PartSamples`."""
+        """Returns the queries of the whole, the `PartSamples`, and how well the whole's surface stands for the original."""
         rng = derive(self.seed, row["asset_id"], self.name, "whole")
         queries, kind = draw_queries(row["surface"].points, row["sharp"].points, self.config.whole, rng)
-        field, _ = SignedDistance(row["whole"].mesh)(queries)
+        whole: Remeshed = row["whole"]
+        distance = SignedDistance(whole.mesh)
+        field, _ = distance(queries)
+        # Here and not where the surface is made, because the tree for it is at hand.
+        rng = derive(self.seed, row["asset_id"], self.name, "quality")
+        quality = measure_quality(row["parted"].mesh, whole.mesh, distance, float(whole.stats["voxel"]), rng)
         parts = [
             self._part_queries(row["asset_id"], part_id, *columns)
             for part_id, columns in enumerate(
@@ -52,7 +58,7 @@ class FieldStage(Stage):
             ncs_queries=ncs_queries,
             ncs_field=ncs_field,
         )
-        return {"queries": queries, "field": field, "query_kind": kind, "parts": samples}
+        return {"queries": queries, "field": field, "query_kind": kind, "parts": samples, "quality": quality}
 
     def _part_queries(
         self, asset_id: str, part_id: int, surface: Remeshed, to_ncs: Similarity, draw: SurfaceDraw, sharp: NDArray[np.float32]

@@ -82,6 +82,21 @@ def test_every_asset_is_accounted_for_and_packed(finished):
     assert all(row["peak_rss_mb"] > 10 and row["num_parts"] >= 2 for row in result.rows)
 
 
+def test_the_quality_of_every_surface_is_told(finished):
+    out, _ = finished
+    rows = {row["asset_id"]: row for row in ledger.read_table(str(out / "quality.parquet"))}
+    manifest = read_manifest(out)
+    assert len(rows) == manifest.counts["kept"]
+    for figure, summary in manifest.quality.items():
+        values = [row[figure] for row in rows.values() if row[figure] is not None]
+        assert summary["max"] == max(values) == rows[summary["worst"]][figure]
+        assert summary["median"] == pytest.approx(np.median(values))
+    assert manifest.quality["to_original_mean"]["max"] < 0.5
+    index = ShardIndex.open(out, "train")
+    sample = index.read(0)
+    assert sample.meta["remesh"]["whole"]["to_original_mean"] == rows[sample.sample_id]["to_original_mean"]
+
+
 def test_the_webdataset_library_reads_the_shards(finished):
     out, result = finished
     paths = [str(out / shard.name) for shard in read_manifest(out).shards]
@@ -122,7 +137,7 @@ def test_a_changed_sampling_parameter_does_not_redo_the_remesh(finished, tmp_pat
     assert result.num_processed == 6
     assert file_times(out / "cache") == cached
     for row in result.rows:
-        assert set(json.loads(row["stage_seconds"])) == {"fetch", "points", "field", "render"}
+        assert set(json.loads(row["stage_seconds"])) == {"fetch", "points", "field", "render", "encode"}
     index = ShardIndex.open(out, "train")
     assert index.read(0, groups=("surface",)).surface.points.shape == (300, 3)
 

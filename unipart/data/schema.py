@@ -48,11 +48,13 @@ LEDGER_COLUMNS = {
     "num_parts": "int32",
     "seconds": "float64",
     "stage_seconds": "string",
+    "quality": "string",
     "peak_rss_mb": "float64",
     "artefact_sha256": "string",
     "artefact_bytes": "int64",
 }
-"""One row per processed asset; `state` is kept, rejected or failed; `stage_seconds` is JSON {stage: CPU seconds}.
+"""One row per processed asset; `state` is kept, rejected or failed; `stage_seconds` is JSON {stage: CPU seconds},
+`quality` is JSON {figure: value} of the whole's surface (`unipart.geometry.watertight`, `unipart.geometry.quality`).
 The quarantine table is the rows of the ledger that are not kept."""
 
 

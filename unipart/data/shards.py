@@ -55,6 +55,8 @@ class Manifest:
         counts: in, kept, rejected, failed, and samples per split.
         shards: the shards in reading order.
         config: the curation config as JSON.
+        quality: of the surfaces of the whole objects, per figure: median, p99, max and the sample that has it; every sample's own
+            figures are in ``quality.parquet``.
     """
 
     schema_version: int
@@ -64,6 +66,7 @@ class Manifest:
     counts: dict[str, int]
     shards: tuple[ShardRecord, ...]
     config: dict[str, Any] = field(default_factory=dict)
+    quality: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Returns indented JSON with sorted keys."""
@@ -114,7 +117,8 @@ def tar_bytes(sample_id: str, members: Mapping[str, bytes]) -> bytes:
             info.size, info.mode, info.mtime = len(members[name]), 0o644, 0
             archive.addfile(info, io.BytesIO(members[name]))
         end = archive.offset
-    return buffer.getvalue()[:end]
+    buffer.truncate(end)
+    return buffer.getvalue()
 
 
 def read_members(file: BinaryIO, begin: int, end: int, choose: Callable[[list[str]], list[str]] | None = None) -> dict[str, bytes]:

@@ -64,3 +64,39 @@ def test_later_attempts_supersede_and_repeated_blocks_do_not_double(tmp_path):
 def test_an_unknown_state_is_our_bug():
     with pytest.raises(AssertionError):
         ledger.count_states([{"state": "vanished"}])
+
+
+def test_merging_changes_the_files_and_nothing_else(tmp_path):
+    out, items = str(tmp_path), [asset(number) for number in range(4)]
+    for item in items:
+        ledger.commit(out, "plan", 1, [row(item, "failed", "timeout")])
+    ledger.commit(out, "plan", 2, [row(items[0], "kept")])
+    before = ledger.read_ledger(out, "plan")
+    assert ledger.merge(out, "plan", 3) == before == ledger.read_ledger(out, "plan")
+    assert [path.name for path in tmp_path.rglob("*.parquet")] == ["000003-all.parquet"]
+    ledger.commit(out, "plan", 3, [row(items[1], "kept")])  # the blocks of the run that merged come after
+    assert ledger.merge(out, "plan", 3)[items[1]["asset_id"]]["state"] == "kept"
+    assert [path.name for path in tmp_path.rglob("*.parquet")] == ["000003-all.parquet"]
+
+
+def test_a_task_that_outlived_its_killed_run_overrules_nothing(tmp_path):
+    out, item = str(tmp_path), asset(1)
+    ledger.commit(out, "plan", 2, [row(item, "kept")])
+    ledger.merge(out, "plan", 2)
+    ledger.commit(out, "plan", 1, [row(item, "failed", "zygote_lost")])
+    assert ledger.read_ledger(out, "plan")[item["asset_id"]]["state"] == "kept"
+
+
+def test_a_merge_during_a_read_is_no_error(tmp_path, monkeypatch):
+    out, items = str(tmp_path), [asset(number) for number in range(4)]
+    for item in items:
+        ledger.commit(out, "plan", 1, [row(item, "kept")])
+    read = ledger.read_table
+
+    def merge_first(address):
+        monkeypatch.setattr(ledger, "read_table", read)
+        ledger.merge(out, "plan", 2)
+        return read(address)
+
+    monkeypatch.setattr(ledger, "read_table", merge_first)
+    assert len(ledger.read_ledger(out, "plan")) == 4

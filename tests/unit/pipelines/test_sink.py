@@ -21,6 +21,7 @@ def make_rows(out: str, digest: str, count: int = 5) -> list[dict]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         facts = {"artefact_sha256": hashlib.sha256(data).hexdigest(), "state": "kept", "split": "val" if number == 3 else "train"}
+        facts["quality"] = json.dumps({"lost": number / 10, **({"ratio": 1.0} if number % 2 else {})})
         rows.append({"asset_id": asset_id, "source": "s", "uri": f"{number}.glb", "licence": "MIT", **facts})
     rows.append({"asset_id": "f" * 20, "state": "rejected", "reason": "no_faces", "split": "train"})
     return rows
@@ -42,6 +43,8 @@ def test_dataset_is_packed_in_hash_order_with_what_the_catalog_knows(tmp_path, s
     assert read_manifest(tmp_path) == manifest
     table = json.loads((tmp_path / "shards" / "train-000000.json").read_text())
     assert table["sample_ids"] == sorted(table["sample_ids"])
+    assert manifest.quality["lost"] == {"median": 0.2, "p99": pytest.approx(0.396), "max": 0.4, "worst": f"{4:020x}"}
+    assert pq.read_table(tmp_path / "quality.parquet")["ratio"].to_pylist() == [None, 1.0, None, 1.0, None]
     assert b'"licence":"MIT"' in (tmp_path / "shards" / "val-000000.tar").read_bytes()
     assert pq.read_table(tmp_path / "quarantine.parquet").to_pylist()[0]["reason"] == "no_faces"
     before = content_of(tmp_path)

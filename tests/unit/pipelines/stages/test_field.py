@@ -1,5 +1,7 @@
 """Queries and distances of the whole and of the parts in both spaces (model.md §3.4 step 7)."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import trimesh
@@ -19,7 +21,8 @@ def rows() -> tuple[dict, dict]:
     mesh = Mesh(np.asarray(box.vertices), np.asarray(box.faces), np.zeros(12, np.int16))
     surface: Remeshed = remesh(mesh, np.zeros(12, np.int32), np.zeros(1, np.bool_), RemeshConfig(resolution=24))
     to_ncs = (Similarity.of(2.5, (0.1, -0.2, 0.0)), Similarity.of(4.0, (0.5, 0.0, 0.3)))
-    row = {"asset_id": "a", "whole": surface, "part_surfaces": (surface, surface), "to_ncs": to_ncs}
+    parted = SimpleNamespace(mesh=mesh)
+    row = {"asset_id": "a", "parted": parted, "whole": surface, "part_surfaces": (surface, surface), "to_ncs": to_ncs}
     row |= PointsStage(PointsConfig(surface=400, sharp=200, part_surface=100))(row)
     return row, FieldStage(CONFIG)(row)
 
@@ -49,3 +52,9 @@ def test_draws_depend_on_seed_and_asset(rows):
     np.testing.assert_array_equal(FieldStage(CONFIG)(row)["field"], out["field"])
     assert (FieldStage(CONFIG, seed=1)(row)["queries"] != out["queries"]).any()
     assert (out["parts"].gcs_queries[0] != out["parts"].gcs_queries[1]).any()
+
+
+def test_the_quality_of_the_surface_is_told(rows):
+    _, out = rows
+    assert 0 < out["quality"]["to_original_mean"] < 0.5
+    assert out["quality"]["hidden_share"] == 0

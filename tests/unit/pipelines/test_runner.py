@@ -1,0 +1,70 @@
+import pytest
+
+from pipelines import runner
+from pipelines.plan import build_plan
+from pipelines.runner import Progress, RunOptions
+from unipart.errors import EnvironmentProblem
+
+
+def node(cpus: float, memory_mb: int, alive: bool = True) -> dict:
+    return {"Alive": alive, "Resources": {"CPU": cpus, "memory": memory_mb << 20}}
+
+
+def test_a_layout_that_fits_somewhere_is_accepted(small_config):
+    plan = build_plan(small_config.replace(limits__memory_mb=1024))
+    runner._check_layout(plan, [node(0, 90000), node(1, 1024)], local=False)
+    runner._check_layout(plan, [node(0, 500)], local=False)  # workers come with the work
+
+
+@pytest.mark.parametrize(
+    ("nodes", "told", "fix"),
+    [
+        ([node(8, 700)], "up to 1024 MB", "set --limits.memory_mb to 700 or less"),
+        ([node(0.5, 9000)], "takes 1 CPU", "nodes with more CPUs"),
+        ([node(8, 9000, alive=False), node(4, 900)], "the largest has 4 CPUs and 900 MB", "or use larger nodes"),
+    ],
+)
+def test_one_that_fits_nowhere_is_refused_with_the_fix(small_config, nodes, told, fix):
+    plan = build_plan(small_config.replace(limits__memory_mb=1024))
+    with pytest.raises(EnvironmentProblem) as problem:
+        runner._check_layout(plan, nodes, local=True)
+    assert told in problem.value.message
+    assert fix in problem.value.fix
+
+
+def test_an_error_of_ray_is_told_by_its_first_cause():
+    text = (
+        "ray::process_block() (pid=1)\n  File ...\n"
+        "unipart.errors.EnvironmentProblem: no disk\n  fix: free some\n\nThe above exception was the direct cause\n"
+        "ray.exceptions.UserCodeException: UDF failed\n"
+    )
+    message = runner._explained(RuntimeError(text)).message
+    assert "no disk" in message
+    assert "free some" in message
+    assert "UDF" not in message
+    assert "A worker died" in runner._explained(RuntimeError("\nA worker died\nmore")).message
+
+
+def test_progress_tells_the_time_left_from_this_run_alone():
+    assert Progress(done=2, total=10, counts={}, seconds=4.0).seconds_left == 16.0
+    assert Progress(done=0, total=10, counts={}, seconds=4.0).seconds_left == float("inf")
+
+
+def test_a_sample_is_picked_by_a_hash_and_counts_for_later_runs(tmp_path, small_config, monkeypatch):
+    plan = build_plan(small_config)
+    catalog = runner.list_assets(["procedural:count=8,seed=3"], small_config)
+    asked = []
+
+    def pretend(claim, plan, pending, options):
+        asked.append([asset["asset_id"] for asset in pending])
+        runner.ledger.commit(claim.out, plan.digest, claim.attempt, [{**asset, "state": "failed"} for asset in pending])
+
+    monkeypatch.setattr(runner, "process", pretend)
+    out = str(tmp_path)
+    rows = runner.try_sample(out, plan, catalog, 3, RunOptions())
+    assert [row["asset_id"] for row in rows] == sorted(asked[0], key=[row["asset_id"] for row in rows].index)
+    assert len(rows) == 3
+    more = runner.try_sample(out, plan, list(reversed(catalog)), 5, RunOptions())
+    assert [row["asset_id"] for row in more[:3]] == [row["asset_id"] for row in rows]
+    assert len(asked[1]) == 2, "what was sampled is not done again"
+    assert len(runner.find_pending(out, plan, catalog)) == 3
