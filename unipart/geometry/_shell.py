@@ -26,6 +26,10 @@ _GROW = 3
 """Lost crossings within this many cells of a seed belong to the same sheet."""
 _THIN_SHARE = 0.1
 """Share of lost crossings from which on a component with a seed is a sheet all over: a shell of parts of it would be ragged."""
+_COINCIDENT = 0.02
+"""Sheets this close (voxels) are one."""
+_REACH_OF_SHEETS = 4.0
+"""Voxels round a sheet in which a corner can belong to its shell."""
 
 
 class Shell(NamedTuple):
@@ -67,7 +71,7 @@ def add_shell(
     vertices: NDArray[np.float64],
     faces: NDArray[np.int64],
     lines: tuple[Lines, Lines, Lines],
-    component: NDArray[np.int32],
+    rank: NDArray[np.int32],
     bits: Bits,
     grid: Grid,
     width: float,
@@ -78,13 +82,11 @@ def add_shell(
         vertices: [V 3], mesh units.
         faces: [F 3].
         lines: the crossings of all faces.
-        component: connected component per face [F].
+        rank: of the connected component of every face [F]; where two coincide the shell belongs to the lower one.
         bits: inside bits, changed in place.
         grid: the grid.
         width: half thickness of the shell in voxels; from 0.5 on at least one corner of every crossed edge is inside.
     """
-    import igl
-
     n = grid.num_cells
     points, crossed, is_lost = _outer_crossings(lines, bits, n)
     seed = np.zeros(len(points), dtype=np.bool_)
@@ -93,7 +95,7 @@ def add_shell(
         return no_shell()
     seed_cells = empty_bits(n)
     _mark_cells(points[seed], 0, 0, seed_cells, n)
-    chosen = is_lost & _any_within(points, _GROW, seed_cells, n) | _of_thin_components(component[crossed], is_lost, seed)
+    chosen = is_lost & _any_within(points, _GROW, seed_cells, n) | _of_thin_components(rank[crossed], is_lost, seed)
     points, sheet = points[chosen], np.unique(crossed[chosen])
 
     reach = int(np.ceil(width))
@@ -101,14 +103,36 @@ def add_shell(
     _mark_cells(points, 1 - reach, reach, core, n)
     _mark_cells(points, -reach, reach + 1, surround, n)
     corners = list_corners(surround, n)
-    tree = igl.AABB()
-    sheet_faces = np.ascontiguousarray(faces[sheet])
-    tree.init(vertices, sheet_faces)
-    squared, nearest, _ = tree.squared_distance(vertices, sheet_faces, grid.to_mesh(corner_positions(corners, n)))
-    distance = (np.sqrt(squared) / grid.cell).astype(np.float32)
+    distance, nearest = _distance_to_sheets(grid.to_voxels(vertices), faces[sheet], rank[sheet], corner_positions(corners, n))
     solid = are_set(bits, n, corners)
     set_corners(bits, n, corners[(distance < width) & are_set(core, n, corners)])
-    return Shell(corners, distance, sheet[np.asarray(nearest, dtype=np.int64)].astype(np.int32), solid)
+    return Shell(corners, distance.astype(np.float32), sheet[nearest].astype(np.int32), solid)
+
+
+def _distance_to_sheets(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], rank: NDArray[np.int32], points: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Returns the distance of points [Q 3] to the faces [F 3] and the nearest face, all in voxels.
+
+    Sheets that coincide would make the nearest face a matter of rounding: the first in the order of the ranks counts as nearest.
+    """
+    import igl
+
+    distance, nearest = np.full(len(points), np.inf), np.zeros(len(points), dtype=np.int64)
+    for one in np.unique(rank):
+        chosen = np.flatnonzero(rank == one)
+        own = np.ascontiguousarray(faces[chosen])
+        corners = vertices[own].reshape(-1, 3)
+        low, high = corners.min(axis=0) - _REACH_OF_SHEETS, corners.max(axis=0) + _REACH_OF_SHEETS
+        close = np.flatnonzero(((points >= low) & (points <= high)).all(axis=1))
+        tree = igl.AABB()
+        tree.init(vertices, own)
+        squared, found, _ = tree.squared_distance(vertices, own, points[close].astype(np.float64))
+        found_distance = np.sqrt(np.asarray(squared))
+        nearer = found_distance < distance[close] - _COINCIDENT
+        nearest[close[nearer]] = chosen[np.asarray(found, dtype=np.int64)[nearer]]
+        distance[close] = np.minimum(distance[close], found_distance)
+    return distance, nearest
 
 
 def _seeds(points: NDArray[np.float32], lines: tuple[Lines, Lines, Lines], bits: Bits, num_cells: int) -> NDArray[np.bool_]:

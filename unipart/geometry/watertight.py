@@ -209,7 +209,7 @@ def _extract(scanned: _Scanned, solid: Bits, membrane: Membrane, config: RemeshC
         bits = solid.copy()
         shell = no_shell()
         if config.thin_shell:
-            shell = add_shell(scanned.vertices, scanned.faces, lines, scanned.component, bits, grid, config.shell_voxels)
+            shell = add_shell(scanned.vertices, scanned.faces, lines, rank, bits, grid, config.shell_voxels)
         clear_border(bits, num_cells)
         if not bits.any():
             raise Reject(
