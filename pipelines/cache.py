@@ -5,7 +5,6 @@ finds it again.
 """
 
 import json
-import zipfile
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.stages.base import Row
-from unipart.data.codec import pack_json, unpack_arrays
+from unipart.data.codec import pack_json, write_arrays
 from unipart.geometry.components import PartedMesh, PartRecord
 from unipart.geometry.mesh import Mesh, Similarity
 from unipart.geometry.watertight import Remeshed
@@ -41,15 +40,13 @@ def write_cache(row: Row, file: BinaryIO) -> None:
         prefix = f"surface{number}"
         arrays |= _pack_mesh(prefix, surface.mesh)
         arrays[f"{prefix}.sharp_edges"] = surface.sharp_edges
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+    write_arrays(arrays, file)
 
 
-def unpack_cache(data: bytes) -> Row:
+def read_cache(file: BinaryIO) -> Row:
     """Reads what `write_cache` wrote."""
-    arrays = unpack_arrays(data)
+    with np.load(file, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
     document = json.loads(arrays["document"].tobytes())
     parted = PartedMesh(
         mesh=_unpack_mesh("parted", arrays),

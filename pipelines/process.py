@@ -1,6 +1,5 @@
 """One asset from its location to its artefact: what runs inside the isolated child."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -9,13 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 import unipart
-from pipelines.cache import CACHED_COLUMNS, plain, unpack_cache, write_cache
+from pipelines.cache import CACHED_COLUMNS, plain, read_cache, write_cache
 from pipelines.plan import CACHED_THROUGH, INPUT_COLUMNS, CurationConfig, Plan, build_plan
 from pipelines.stages.base import Row
 from unipart import storage
-from unipart.data.codec import encode_sample
+from unipart.data.codec import sample_members
 from unipart.data.schema import SCHEMA_VERSION, Sample
-from unipart.data.shards import tar_bytes
+from unipart.data.shards import write_tar
 from unipart.geometry import field, watertight
 
 
@@ -46,7 +45,8 @@ def process_asset(request: dict[str, Any], report: Callable[[str], None]) -> dic
     cache = cache_address(out, plan, sha256)
     from_cache = storage.exists(cache)
     if from_cache:
-        row |= unpack_cache(storage.read_bytes(cache))
+        with storage.open_binary(cache) as file:
+            row |= read_cache(file)
     seconds: dict[str, float] = {}
     for stage in plan.stages:
         if from_cache and set(stage.writes) <= set(CACHED_COLUMNS):
@@ -64,17 +64,16 @@ def process_asset(request: dict[str, Any], report: Callable[[str], None]) -> dic
     started = time.process_time()
     sample = make_sample(row, plan)
     row.clear()  # here memory is at its peak
-    num_parts, quality, members = sample.num_parts, sample.meta["remesh"]["whole"], encode_sample(sample)
-    del sample
-    data = tar_bytes(asset_id, members)
-    storage.write_bytes(artefact_address(out, plan.digest, asset_id), data)
+    with storage.open_writer(artefact_address(out, plan.digest, asset_id)) as file:
+        artefact = storage.Digesting(file)
+        write_tar(asset_id, sample_members(sample), artefact)  # type: ignore[arg-type]
     seconds["encode"] = round(time.process_time() - started, 4)
     return {
-        "num_parts": num_parts,
+        "num_parts": sample.num_parts,
         "stage_seconds": json.dumps(seconds),
-        "quality": json.dumps(quality),
-        "artefact_sha256": hashlib.sha256(data).hexdigest(),
-        "artefact_bytes": len(data),
+        "quality": json.dumps(sample.meta["remesh"]["whole"]),
+        "artefact_sha256": artefact.sha256,
+        "artefact_bytes": artefact.size,
     }
 
 

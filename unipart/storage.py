@@ -4,6 +4,7 @@ Every write is atomic: a reader sees the old content or the new one, never a par
 from the environment as boto3 reads them (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID`` ...).
 """
 
+import hashlib
 import io
 import os
 import tempfile
@@ -169,6 +170,37 @@ def open_writer(url: str | Path) -> Iterator[BinaryIO]:
             temporary.replace(url)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class Digesting(io.RawIOBase):
+    """Passes what is written on to a file, and keeps its sha256 and its size.
+
+    Args:
+        file: where it goes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._hash, self.size = file, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def tell(self) -> int:
+        """Returns the bytes written so far."""
+        return self.size
+
+    def write(self, data: Any, /) -> int:
+        """Writes all of it."""
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+        return len(data)
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of what was written so far."""
+        return self._hash.hexdigest()
 
 
 def delete(url: str | Path) -> None:

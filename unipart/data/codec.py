@@ -20,8 +20,9 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,27 +37,53 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _VIEW = re.compile(r"view_(\d+)\.png")
 
 
-def encode_sample(sample: Sample) -> dict[str, bytes]:
-    """Returns the members of a sample; groups that are None are left out."""
-    members = {"json": pack_json({**sample.meta, "cameras": [view.camera for view in sample.views]})}
+class Joined(NamedTuple):
+    """An array in pieces along its first axis; written piece by piece, it never lies in memory as a whole.
+
+    Attributes:
+        pieces: arrays of the same shape but for the first axis.
+        dtype: of the array.
+        row: shape of one row.
+    """
+
+    pieces: Sequence[NDArray[Any]]
+    dtype: type[np.generic]
+    row: tuple[int, ...]
+
+
+Arrays = Mapping[str, NDArray[Any] | Joined]
+Writer = Callable[[BinaryIO], None]
+
+
+def sample_members(sample: Sample) -> dict[str, Writer]:
+    """Returns what writes each member of a sample to a file; groups that are None are left out."""
+    members: dict[str, Writer] = {}
+    members["json"] = partial(_write, pack_json({**sample.meta, "cameras": [view.camera for view in sample.views]}))
     if sample.surface is not None:
         sharp = {} if sample.sharp is None else _surface_arrays("sharp", sample.sharp)
-        members["surface.npz"] = pack_arrays(_surface_arrays("surface", sample.surface) | sharp)
+        members["surface.npz"] = partial(write_arrays, _surface_arrays("surface", sample.surface) | sharp)
     if sample.queries is not None:
         assert sample.field is not None
         assert sample.query_kind is not None
-        members["field.npz"] = pack_arrays({"queries": sample.queries, "field": sample.field, "kind": sample.query_kind})
+        field = {"queries": sample.queries, "field": sample.field, "kind": sample.query_kind}
+        members["field.npz"] = partial(write_arrays, field)
     if sample.parts is not None:
-        members["parts.npz"] = pack_arrays(_part_arrays(sample.parts))
+        members["parts.npz"] = partial(write_arrays, _part_arrays(sample.parts))
     if sample.mesh is not None:
-        members["mesh.npz"] = pack_arrays(pack_meshes("whole", [sample.mesh]) | pack_meshes("parts", sample.part_meshes))
+        meshes = pack_meshes("whole", [sample.mesh]) | pack_meshes("parts", sample.part_meshes)
+        members["mesh.npz"] = partial(write_arrays, meshes)
     for number, view in enumerate(sample.views):
-        members[f"view_{number:02d}.png"] = _png(view.rgba)
+        members[f"view_{number:02d}.png"] = partial(_write_png, view.rgba)
         if view.part_ids is not None:
-            members[f"view_{number:02d}.parts.png"] = _png(view.part_ids)
+            members[f"view_{number:02d}.parts.png"] = partial(_write_png, view.part_ids)
         if view.normals is not None:
-            members[f"view_{number:02d}.normals.png"] = _png(view.normals)
+            members[f"view_{number:02d}.normals.png"] = partial(_write_png, view.normals)
     return members
+
+
+def encode_sample(sample: Sample) -> dict[str, bytes]:
+    """Returns the members of a sample as bytes."""
+    return {name: _to_bytes(write) for name, write in sample_members(sample).items()}
 
 
 def decode_sample(
@@ -119,14 +146,24 @@ def pack_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Returns an uncompressed npz file whose bytes depend on the arrays alone."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+def write_arrays(arrays: Arrays, file: BinaryIO) -> None:
+    """Writes an uncompressed npz file whose bytes depend on the arrays alone."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME), "w") as member:  # no second copy in memory
-                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME), "w", force_zip64=True) as member:
+                if not isinstance(array, Joined):
+                    np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+                    continue
+                shape = (sum(len(piece) for piece in array.pieces), *array.row)
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(array.dtype)), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                for piece in array.pieces:
+                    member.write(np.ascontiguousarray(piece, dtype=array.dtype).data)
+
+
+def pack_arrays(arrays: Arrays) -> bytes:
+    """Returns what `write_arrays` writes."""
+    return _to_bytes(partial(write_arrays, arrays))
 
 
 def unpack_arrays(data: bytes) -> dict[str, NDArray[Any]]:
@@ -135,19 +172,17 @@ def unpack_arrays(data: bytes) -> dict[str, NDArray[Any]]:
         return {name: archive[name] for name in archive.files}
 
 
-def pack_meshes(prefix: str, meshes: Sequence[Mesh]) -> dict[str, NDArray[Any]]:
+def pack_meshes(prefix: str, meshes: Sequence[Mesh]) -> dict[str, NDArray[Any] | Joined]:
     """Returns any number of meshes as flat arrays; face labels are stored when every mesh has them."""
-    arrays = {
-        f"{prefix}_vertices": np.concatenate([np.zeros((0, 3), np.float32), *(mesh.vertices for mesh in meshes)]).astype(
-            np.float32
-        ),
-        f"{prefix}_faces": np.concatenate([np.zeros((0, 3), np.int32), *(mesh.faces for mesh in meshes)]).astype(np.int32),
+    arrays: dict[str, NDArray[Any] | Joined] = {
+        f"{prefix}_vertices": Joined([mesh.vertices for mesh in meshes], np.float32, (3,)),
+        f"{prefix}_faces": Joined([mesh.faces for mesh in meshes], np.int32, (3,)),
         f"{prefix}_num_vertices": np.array([len(mesh.vertices) for mesh in meshes], np.int64),
         f"{prefix}_num_faces": np.array([len(mesh.faces) for mesh in meshes], np.int64),
     }
     labels = [mesh.part_of_face for mesh in meshes if mesh.part_of_face is not None]
     if meshes and len(labels) == len(meshes):
-        arrays[f"{prefix}_part_of_face"] = np.concatenate(labels).astype(np.int16)
+        arrays[f"{prefix}_part_of_face"] = Joined(labels, np.int16, ())
     return arrays
 
 
@@ -214,11 +249,19 @@ def _read_views(
     return tuple(decoded)
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
+def _write_png(pixels: NDArray[np.uint8], file: BinaryIO) -> None:
     from PIL import Image
 
+    Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
+
+
+def _write(data: bytes, file: BinaryIO) -> None:
+    file.write(data)
+
+
+def _to_bytes(write: Writer) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
+    write(buffer)
     return buffer.getvalue()
 
 

@@ -9,13 +9,14 @@ import hashlib
 import io
 import json
 import tarfile
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from unipart import storage
-from unipart.data.codec import decode_sample, pack_json, wanted_members
+from unipart.data.codec import Writer, decode_sample, pack_json, wanted_members
 from unipart.data.schema import SCHEMA_VERSION, Sample
 from unipart.data.splits import SPLITS
 from unipart.errors import UserError, did_you_mean
@@ -107,17 +108,32 @@ def read_manifest(dataset: str | Path) -> Manifest:
     return Manifest(shards=shards, **document)
 
 
+def write_tar(sample_id: str, members: Mapping[str, bytes | Writer], file: BinaryIO) -> None:
+    """Writes one sample as a tar without its end marker; such tars can be concatenated.
+
+    Args:
+        sample_id: what the member names begin with.
+        members: content by name, or what writes it: then no member lies in memory as a whole.
+        file: written once from front to back.
+    """
+    archive = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # never closed: that writes the end marker
+    for name in sorted(members, key=lambda name: (name != "json", name)):
+        info = tarfile.TarInfo(f"{sample_id}.{name}")
+        assert len(info.name) < 100, "a longer name would need a tar extension"
+        info.mode, info.mtime = 0o644, 0
+        content = members[name]
+        with io.BytesIO(content) if isinstance(content, bytes) else tempfile.TemporaryFile() as data:
+            if not isinstance(content, bytes):
+                content(data)
+            info.size = data.seek(0, io.SEEK_END)
+            data.seek(0)
+            archive.addfile(info, data)
+
+
 def tar_bytes(sample_id: str, members: Mapping[str, bytes]) -> bytes:
-    """Returns one sample as a tar without its end marker; such tars can be concatenated."""
+    """Returns what `write_tar` writes."""
     buffer = io.BytesIO()
-    with tarfile.TarFile(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name in sorted(members, key=lambda name: (name != "json", name)):
-            info = tarfile.TarInfo(f"{sample_id}.{name}")
-            assert len(info.name) < 100, "a longer name would need a tar extension"
-            info.size, info.mode, info.mtime = len(members[name]), 0o644, 0
-            archive.addfile(info, io.BytesIO(members[name]))
-        end = archive.offset
-    buffer.truncate(end)
+    write_tar(sample_id, members, buffer)
     return buffer.getvalue()
 
 

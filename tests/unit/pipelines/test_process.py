@@ -102,7 +102,7 @@ def test_a_result_from_the_cache_is_that_of_a_full_run(processed, asset, small_c
 def test_cache_round_trip_is_exact(processed, asset, small_config):
     plan = build_plan(small_config)
     data = Path(cache_address(processed[0], plan, asset["sha256"])).read_bytes()
-    row = cache.unpack_cache(data)
+    row = cache.read_cache(io.BytesIO(data))
     again = io.BytesIO()
     cache.write_cache(row, again)
     assert again.getvalue() == data
