@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-BENCHMARKS = ("remesh", "field", "objects", "labels", "fps")
+BENCHMARKS = ("remesh", "field", "objects", "labels", "fps", "moe", "hot_paths", "models")
 
 if __name__ == "__main__":
     for name in BENCHMARKS:

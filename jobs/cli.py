@@ -30,6 +30,7 @@ COMMANDS = {
     "doctor": Command("jobs.doctor", "check this machine, a cluster, a storage and a tracking server; each line OK, WARN or FAIL"),
     "data": Command("jobs.data", "curate meshes into training shards: plan, run, status, inspect"),
     "train": Command("jobs.train", "train one of the four models: vae, anchor, whole, part"),
+    "weights": Command("jobs.weights", "import Hunyuan3D-2.1's weights, export checkpoints in its form, inspect weights files"),
     "generate": Command("jobs.generate", "images -> objects made of parts (bundles)"),
     "evaluate": Command("jobs.evaluate", "score bundles, or another method's GLBs, against the ground truth in shards"),
     "compare": Command("jobs.compare", "put training runs or score tables side by side"),

@@ -2,20 +2,23 @@
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from jobs.dry_run import describe, describe_list, dry_run, recipe_list
 from jobs.options import Parser, apply_fields, split_config_flags
 from jobs.recipes import find_recipe, recipe_names
 from jobs.runs import latest_checkpoint
 from jobs.tracking import HistoryFollower, Tracker
 from jobs.training.config import CONFIGS, KINDS, AnyTrainConfig
 from jobs.training.launch import Job, describe_size, facts, make_job, run_here, run_on_ray
-from jobs.training.state import Progress, read_progress
+from jobs.training.state import Progress, find_checkpoint, read_progress
 from unipart.data.shards import ShardIndex
 from unipart.errors import UserError
-from unipart.models.pretrained import weights_digest
+from unipart.models.pretrained import load_config, weights_digest
+from unipart.models.warm_start import check_start
 
 
 def train(job: Job, workers: int = 1, gpus: float = 0.0, tracking: str | None = None) -> Progress:
@@ -67,19 +70,26 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     own, fields = split_config_flags(arguments, parser)
     options = parser.parse_args(own)
+    if options.list:
+        return _list(options)
+    if options.kind is None:
+        raise UserError("which model?", f"unipart train {{{','.join(KINDS)}}} ..., or unipart train --list")
     recipe = find_recipe(options.kind, options.recipe, options.size)
     config = recipe if options.config is None else _merge(recipe, Path(options.config))
     config = apply_fields(config, fields, parser.flags)
     if options.dry_run:
-        print(json.dumps(config.model_dump(mode="json"), indent=2))
-        return 0
+        return _dry_run(options, config, recipe)
     if options.data is None:
         raise UserError("--data is missing", "give the folder that `unipart data run` wrote")
     folder = Path(options.out or f"runs/{options.kind}")
     models = Path(options.models) if options.models else folder.parent
+    init = find_checkpoint(options.init).resolve() if options.init else None
+    if init is not None:
+        check_start(config.model, load_config(init))
     job = replace(
         make_job(config, recipe, options.data, folder, models),
         image_weights=options.image_weights,
+        init=str(init) if init else None,
         device=options.device,
         threads=options.threads,
     )
@@ -88,6 +98,19 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{config.recipe}: {describe_size(config, len(ShardIndex.open(job.data, 'train')))}", file=sys.stderr)
     train(job, options.workers, options.gpus, options.tracking)
     print(latest_checkpoint(folder))
+    return 0
+
+
+def _list(options: Namespace) -> int:
+    rows = recipe_list(options.size)
+    print(json.dumps(rows, indent=2) if options.json else describe_list(rows, options.size))
+    return 0
+
+
+def _dry_run(options: Namespace, config: AnyTrainConfig, recipe: AnyTrainConfig) -> int:
+    size = options.size if ":" in options.recipe else options.recipe
+    document = dry_run(config, recipe, options.recipe, size, options.workers)
+    print(json.dumps(document, indent=2) if options.json else describe(document))
     return 0
 
 
@@ -120,10 +143,11 @@ def _parser() -> Parser:
             "unipart train vae tiny --data shards --out models/vae",
             "unipart train whole tiny --data shards --out models/whole     (needs models/vae)",
             "unipart train part jobs.recipes.ablations:without_ncs --size small --data shards --out ablation/part --models models",
-            "unipart train vae base --dry-run                              (prints the whole config)",
+            "unipart train part paper --dry-run --workers 2                (config, parameters, FLOPs, memory; a batch at ci size)",
+            "unipart train --list                                          (every recipe and ablation, and what it changes)",
         ],
     )
-    parser.add_argument("kind", choices=KINDS, help="which model")
+    parser.add_argument("kind", nargs="?", choices=KINDS, help="which model")
     parser.add_argument(
         "recipe", nargs="?", default="tiny", help=f"{', '.join(recipe_names())}, or package.module:function (default: tiny)"
     )
@@ -131,12 +155,15 @@ def _parser() -> Parser:
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/KIND); run again to continue")
     parser.add_argument("--models", metavar="DIR", help="folder with the models it builds on (default: the folder of --out)")
     parser.add_argument("--config", metavar="FILE", help="JSON with fields to change")
-    parser.add_argument("--size", default="tiny", help="size given to an addressed recipe (default: tiny)")
+    parser.add_argument("--size", default="tiny", help="size given to an addressed recipe, and to --list (default: tiny)")
     parser.add_argument("--image-weights", metavar="DIR", help="folder of released DINOv2 weights")
+    parser.add_argument("--init", metavar="DIR", help="start from this checkpoint's weights, e.g. of `unipart weights import`")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     parser.add_argument("--workers", type=int, default=1, help="Ray Train workers; 0 trains in this process (default: 1)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads a worker (default: the cores, shared evenly)")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs a worker (default: 0)")
     parser.add_argument("--tracking", metavar="URI", help="MLflow URI or 'off' (default: sqlite beside the run)")
-    parser.add_argument("--dry-run", action="store_true", help="print the config and stop")
+    parser.add_argument("--dry-run", action="store_true", help="say what it is and costs, run one batch of it at ci size, and stop")
+    parser.add_argument("--list", action="store_true", help="list the recipes with what each ablation changes, and stop")
+    parser.add_argument("--json", action="store_true", help="--dry-run or --list as JSON")
     return parser

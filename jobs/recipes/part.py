@@ -50,5 +50,6 @@ def large(tier: Tier) -> PartTrainConfig:
 
 def paper(tier: Tier) -> PartTrainConfig:
     """Fine-tuning at the paper's size: 1e-5 for what is imported, 5e-5 for the new modules."""
-    new = {"latent_conditioner": 5.0, "attention2_2": 5.0, "norm2_2": 5.0, "space_embedding": 10.0}
-    return large(tier).replace(optimizer__lr=1e-5, optimizer__lr_factors=new, time_shift=0.125, model__t_scale=1.0, accumulate=8)
+    new = {"latent_conditioner": 5.0, "attn2_2": 5.0, "norm2_2": 5.0, "space_embedding": 10.0}
+    recipe = large(tier).replace(optimizer__lr=1e-5, optimizer__lr_factors=new, accumulate=8, recompute=True)
+    return recipe.replace(time_shift=0.125, model__t_scale=1.0, model__reversed_time=True)

@@ -72,5 +72,6 @@ def large(tier: Tier) -> WholeTrainConfig:
 
 
 def paper(tier: Tier) -> WholeTrainConfig:
-    """Fine-tuning at the paper's size; long latent sets want more noise (shift 0.125)."""
-    return large(tier).replace(optimizer__lr=1e-5, time_shift=0.125, model__t_scale=1.0, accumulate=8)
+    """Fine-tuning of imported weights at the paper's size; long latent sets want more noise (shift 0.125)."""
+    recipe = large(tier).replace(optimizer__lr=1e-5, accumulate=8, recompute=True)
+    return recipe.replace(time_shift=0.125, model__t_scale=1.0, model__reversed_time=True)

@@ -80,6 +80,11 @@ class FrozenEncoder:
         found = [self.known[key] for key in keys]
         return Posterior(*(torch.cat([getattr(one, name) for one in found]) for name in Posterior.__dataclass_fields__))
 
+    @torch.no_grad()
+    def point_features(self, points: Float[Tensor, "B C 3"], normals: Float[Tensor, "B C 3"], draw: Generator) -> Tensor:
+        """Returns the encoder's features of surface points [B L W], for conditions in point form."""
+        return self.vae.point_features(points, normals, draw).float()
+
     def _encode(self, points: Tensor, normals: Tensor, labels: Tensor, num_parts: Tensor, draw: Generator) -> Posterior:
         values = label_values(labels, num_parts, self.vae.config.label_encoding, None)
         encoding = self.vae.encode(points, normals, values, draw)

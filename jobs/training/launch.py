@@ -45,6 +45,7 @@ class Job:
         image_weights: released DINOv2 weights, or None.
         device: "cpu", "cuda", or "auto".
         threads: CPU threads a worker; 0 shares the machine's cores evenly.
+        init: checkpoint folder whose weights the training starts from, or None.
     """
 
     kind: Kind
@@ -56,6 +57,7 @@ class Job:
     image_weights: str | None = None
     device: str = "auto"
     threads: int = 0
+    init: str | None = None
 
 
 def make_job(config: AnyTrainConfig, recipe: AnyTrainConfig, data: str, folder: Path, models: Path) -> Job:
@@ -96,9 +98,10 @@ def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
     folder = Path(job.folder)
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        document = {"kind": job.kind, "data": job.data, "parents": job.parents, "changed": job.changed, "config": job.config}
+        document = {"kind": job.kind, "data": job.data, "parents": job.parents, "init": job.init}
+        document |= {"changed": job.changed, "config": job.config}
         (folder / SETTINGS).write_text(json.dumps(document, indent=2) + "\n")
-    objective = make_objective(config, parents, job.image_weights, place)
+    objective = make_objective(config, parents, job.image_weights, place, Path(job.init) if job.init else None)
     draw = make_draw(config, _vae_config(parents), _image_size(config, parents))
     source = BatchSource(job.data, config, draw, place)
     return fit(Run(config, objective, source, folder, place, facts(job)))
@@ -111,6 +114,7 @@ def facts(job: Job) -> dict[str, Any]:
         "data": manifest.content_digest,
         "data_config": manifest.config_digest,
         "lineage": {kind: weights_digest(folder) for kind, folder in job.parents.items()},
+        **({"init": weights_digest(job.init)} if job.init else {}),
     }
 
 

@@ -25,7 +25,8 @@ from unipart.models.anchor_decoder import AnchorDecoder
 from unipart.models.geom_seg_vae import GeomSegVAE, label_values
 from unipart.models.image_encoder import build_image_encoder
 from unipart.models.part_dit import DualLatents, PartDiT
-from unipart.models.pretrained import save_pretrained
+from unipart.models.pretrained import load_pretrained, save_pretrained
+from unipart.models.warm_start import warm_start
 from unipart.models.whole_dit import WholeDiT
 from unipart.rng import derive_seed
 from unipart.sampling.guidance import draw_dropped
@@ -107,11 +108,23 @@ class AnchorObjective:
 class WholeObjective:
     """Eq. 3: rectified flow from noise to Z_0, given the image."""
 
-    def __init__(self, config: WholeTrainConfig, parents: dict[str, Path], image_weights: str | None, place: Place) -> None:
+    def __init__(
+        self,
+        config: WholeTrainConfig,
+        parents: dict[str, Path],
+        image_weights: str | None,
+        place: Place,
+        init: Path | None = None,
+    ) -> None:
         self.config = config
         self.encoder = FrozenEncoder(parents["vae"], config.cache_latents, config.seed, place)
         self.dit = seeded(lambda: WholeDiT(config.model), config.seed)
-        self.image_encoder = seeded(lambda: build_image_encoder(config.image_encoder, image_weights), config.seed).to(place.device)
+        self.dit.stack.recompute = config.recompute
+        if init is not None and image_weights is None and (init / IMAGE_ENCODER).is_dir():
+            encoder = load_image_encoder(init)
+        else:
+            encoder = seeded(lambda: build_image_encoder(config.image_encoder, image_weights), config.seed)
+        self.image_encoder = encoder.to(place.device)
         trained: dict[str, nn.Module] = {"dit": self.dit}
         if self.image_encoder.trainable:
             trained[IMAGE_ENCODER] = self.image_encoder
@@ -144,6 +157,7 @@ class PartObjective:
         self.encoder = FrozenEncoder(parents["vae"], config.cache_latents, config.seed, place)
         self.image_encoder = load_image_encoder(parents["whole"], image_weights).to(place.device).requires_grad_(False)
         self.trained = self.dit = seeded(lambda: PartDiT(config.model), config.seed).to(place.device)
+        self.dit.stack.recompute = config.recompute
         if config.init_from_whole:
             self.dit.init_from_whole(load_frozen(parents["whole"], WholeDiT, place))
 
@@ -154,11 +168,14 @@ class PartObjective:
         members = jitter_masks(part_masks(whole.token_labels, batch["part"]), whole.anchors, self.config.mask_jitter, draw)
         x0 = torch.stack([self._part_latents(batch, space, z0, draw) for space in self.config.model.spaces], dim=1)
         x0, condition = x0 * self.encoder.scale, self._disturb(z0 * self.encoder.scale, draw)
+        given = condition, condition * members[..., None], members
+        if self.config.model.cond_form == "points":
+            given = self._points_given(batch, draw)
         noise, t = _noise_and_times(x0, self.config, draw)
         with torch.no_grad():
             image_tokens = self.image_encoder(batch["image"])
         dropped = draw_dropped(len(z0), self.config.drop, draw)
-        conditions = self.dit.conditions(image_tokens, condition, condition * members[..., None], members, dropped)
+        conditions = self.dit.conditions(image_tokens, *given, dropped)
         velocity = self.dit(DualLatents.from_stacked(interpolate(x0, noise, t)), t, conditions).stacked()
         return _with_balance(flow_loss(velocity, true_velocity(x0, noise)), self.dit, self.config)
 
@@ -177,6 +194,16 @@ class PartObjective:
         posterior = self.encoder(keys, batch[f"{space}_points"], batch["part_normals"], unknown, one, draw)
         return torch.where((batch["part"] < 0)[:, None, None], z0, posterior.sample(draw))
 
+    def _points_given(self, batch: Batch, draw: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of the whole's surface points and of those that bear the part's label (all, if the draw holds none of them)."""
+        points, normals = batch["points"], batch["normals"]
+        mask = part_masks(batch["labels"], batch["part"])
+        mask = mask | ~mask.any(1, keepdim=True)
+        rows = torch.multinomial(mask.float(), points.shape[1], replacement=True, generator=draw)[..., None].expand(-1, -1, 3)
+        whole = self.encoder.point_features(points, normals, draw)
+        part = self.encoder.point_features(points.gather(1, rows), normals.gather(1, rows), draw)
+        return whole, part, torch.ones_like(part[..., 0], dtype=torch.bool)
+
     def _disturb(self, z0: Float[Tensor, "B L d"], draw: Generator) -> Float[Tensor, "B L d"]:
         """Mixes noise into half of the conditions: at inference Z_0 is generated, not encoded."""
         chance = torch.rand(2, len(z0), generator=draw, device=z0.device)
@@ -187,15 +214,36 @@ class PartObjective:
 Objective = VaeObjective | AnchorObjective | WholeObjective | PartObjective
 
 
-def make_objective(config: AnyTrainConfig, parents: dict[str, Path], image_weights: str | None, place: Place) -> Objective:
-    """Returns the objective of a recipe; `parents` are the checkpoint folders it builds on, by kind."""
+def make_objective(
+    config: AnyTrainConfig, parents: dict[str, Path], image_weights: str | None, place: Place, init: Path | None = None
+) -> Objective:
+    """Returns the objective of a recipe.
+
+    Args:
+        config: the recipe.
+        parents: the checkpoint folders it builds on, by kind.
+        image_weights: released DINOv2 weights, or None.
+        place: device.
+        init: checkpoint whose weights the trained model starts from: of the same kind, a plain VAE for a VAE, a whole model for a
+            part model. None starts from random weights.
+    """
     if isinstance(config, VaeTrainConfig):
-        return VaeObjective(config, place)
-    if isinstance(config, AnchorTrainConfig):
-        return AnchorObjective(config, parents, place)
-    if isinstance(config, WholeTrainConfig):
-        return WholeObjective(config, parents, image_weights, place)
-    return PartObjective(config, parents, image_weights, place)
+        objective, model = (made := VaeObjective(config, place)), made.vae
+    elif isinstance(config, AnchorTrainConfig):
+        objective, model = (made := AnchorObjective(config, parents, place)), made.decoder
+    elif isinstance(config, WholeTrainConfig):
+        objective, model = (made := WholeObjective(config, parents, image_weights, place, init)), made.dit
+    else:
+        objective, model = (made := PartObjective(config, parents, image_weights, place)), made.dit
+    if init is not None:
+        seeded(lambda: _started(model, init, place), config.seed)  # the part DiT draws what a whole model lacks
+    return objective
+
+
+def _started(model: nn.Module, init: Path, place: Place) -> nn.Module:
+    """Gives a model the weights of a checkpoint."""
+    warm_start(model, load_pretrained(init).to(place.device))
+    return model
 
 
 def part_masks(token_labels: Int[Tensor, "B L"], part: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:

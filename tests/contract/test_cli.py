@@ -99,8 +99,9 @@ def test_mistakes_end_with_a_line_a_fix_and_an_exit_code(
 def test_dry_run_prints_the_whole_config(capsys: pytest.CaptureFixture):
     import json
 
-    assert main(["train", "part", "ci", "--steps", "7", "--model.kv", "fused", "--optimizer.lr", "0.5", "--dry-run"]) == 0
-    config = json.loads(capsys.readouterr().out)
+    changes = ["--steps", "7", "--model.kv", "fused", "--optimizer.lr", "0.5"]
+    assert main(["train", "part", "ci", *changes, "--dry-run", "--json"]) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
     assert config["steps"] == 7
     assert config["model"]["kv"] == "fused"
     assert config["optimizer"]["lr"] == 0.5
@@ -110,6 +111,6 @@ def test_a_config_file_goes_over_the_recipe_and_flags_over_the_file(capsys: pyte
     import json
 
     (tmp_path / "f.json").write_text(json.dumps({"steps": 7, "batch_size": 2, "model": {"kind": "tf"}, "optimizer.lr": 0.25}))
-    assert main(["train", "anchor", "ci", "--config", str(tmp_path / "f.json"), "--steps", "9", "--dry-run"]) == 0
-    config = json.loads(capsys.readouterr().out)
+    assert main(["train", "anchor", "ci", "--config", str(tmp_path / "f.json"), "--steps", "9", "--dry-run", "--json"]) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
     assert (config["steps"], config["batch_size"], config["model"]["kind"], config["optimizer"]["lr"]) == (9, 2, "tf", 0.25)

@@ -129,6 +129,13 @@ def _check_sizes(models: Models, folders: Mapping[str, Path]) -> None:
                 f"takes {found}",
                 "give the whole model that the part model was trained with",
             )
+    part = models.part.config
+    if part.cond_form == "points" and part.point_width != models.vae.config.width:
+        raise UserError(
+            f"point features of the vae in {folders['vae']} have {models.vae.config.width} channels, the part model in "
+            f"{folders['part']} takes {part.point_width}",
+            "give checkpoints of one training",
+        )
     if models.vae.seg_decoder is None:
         raise UserError(f"the vae in {folders['vae']} has no segmentation decoder", "give a Geom-Seg VAE (seg is not null)")
 

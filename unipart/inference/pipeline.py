@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ from unipart.geometry.spaces import PlacementConfig
 from unipart.inference.checkpoints import Models, load_models
 from unipart.inference.compose import DecodedPart, compose_part
 from unipart.inference.decode import DecodeConfig, decode_mesh
+from unipart.inference.point_conditions import point_conditions
 from unipart.inference.preprocess import PreparedImage, prepare_image
 from unipart.models.part_dit import DualLatents
 from unipart.rng import derive, derive_seed
@@ -143,7 +144,7 @@ class UniPartPipeline:
         with torch.no_grad(), self._compute_type():
             z0 = run.whole_latents(prepared)
             segmentation = run.segmentation(z0)
-            duals = run.part_latents(prepared, z0, segmentation.masks)
+            duals = run.part_latents(prepared, z0, segmentation)
             whole, parts = run.meshes(z0, segmentation, duals)
         return Bundle(
             object_id=object_id,
@@ -218,22 +219,21 @@ class _Run:
         self.progress("segment", 1, 1)
         return segmentation
 
-    def part_latents(self, image: PreparedImage, z0: Float[Tensor, "L d"], masks: Bool[Tensor, "N L"]) -> Float[Tensor, "N S L d"]:
+    def part_latents(self, image: PreparedImage, z0: Float[Tensor, "L d"], segmentation: Segmentation) -> Float[Tensor, "N S L d"]:
         """Samples the dual latents of all parts, several parts at once; unscaled."""
         model, scale = self.models.part, self.models.vae.z_scale.to(self.device)
         tokens = self._image_tokens(image)
-        # A set has no order, so X_i may be gathered to the front (the paper) or, to be marked as members of Z_0, left in its rows.
-        parts = PartLatents(z0 * masks[..., None], masks) if model.config.kv == "fused" else gather_parts(z0, masks)
+        whole, parts = self._part_conditions(z0, segmentation)
         at_once = PARTS_AT_ONCE[self.config.memory]
-        batches = torch.arange(len(masks), device=self.device).split(at_once)
+        batches = torch.arange(len(segmentation.masks), device=self.device).split(at_once)
         total, duals = self.config.steps * len(batches), []
         with self.journal.timed("parts"), self._resident(model):
             for number, rows in enumerate(batches):
                 count, before = len(rows), number * self.config.steps
                 conditions = model.conditions(
                     tokens.expand(count, -1, -1),
-                    (z0 * scale).expand(count, -1, -1),
-                    parts.latents[rows] * scale,
+                    whole.expand(count, -1, -1),
+                    parts.latents[rows],
                     parts.valid[rows],
                 )
                 velocity = guided(self._part_velocity(conditions), self._part_velocity(None), self.config.guidance_part)
@@ -273,6 +273,22 @@ class _Run:
         with self.journal.timed("image"), self._resident(encoder):
             pixels = torch.from_numpy(image.pixels).to(self.device).permute(2, 0, 1)[None].float() / 255
             return encoder(pixels)
+
+    def _part_conditions(self, z0: Float[Tensor, "L d"], segmentation: Segmentation) -> tuple[Float[Tensor, "1 L E"], PartLatents]:
+        """Z_0 and every X_i as the part model reads them: scaled latents or, in an ablation, features of the decoded surface."""
+        config, masks, z = self.models.part.config, segmentation.masks, z0 * self.models.vae.z_scale.to(self.device)
+        if config.cond_form == "points":
+            with self.journal.timed("parts"), self._resident(self.models.vae):
+                mesh = self._decode(z0, self.config.resolution_whole)
+                if mesh is None:
+                    self.journal.fall_backs.append("the whole has no surface: its parts get empty point conditions")
+                    features = z.new_zeros(1 + len(masks), len(z), config.point_width)
+                else:
+                    rng = derive(self.seed, "point conditions")
+                    features = point_conditions(self.models.vae, mesh, segmentation.anchors, masks, rng)
+            return features[:1], PartLatents(features[1:], torch.ones_like(masks))
+        # A set has no order, so X_i may be gathered to the front (the paper) or, to be marked as members of Z_0, left in its rows.
+        return z[None], PartLatents(z * masks[..., None], masks) if config.kv == "fused" else gather_parts(z, masks)
 
     def _teller(self, stage: str, before: int, total: int) -> Callable[[int], None]:
         return lambda done: self.progress(stage, before + done, total)

@@ -22,7 +22,7 @@ from unipart.nn.embeddings import FourierEmbedding
 from unipart.nn.fps import farthest_point_sampling
 from unipart.rng import derive_seed
 
-LabelEncoding = Literal["scalar_perm", "scalar_sorted", "code8"]
+LabelEncoding = Literal["scalar_perm", "scalar_sorted", "code8", "none"]
 CODE_WIDTH = 8
 MAX_CODES = 256
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -54,7 +54,8 @@ class GeomSegVAEConfig(Config):
     tsdf_res: float = 128.0
     """Slope of the truncated distance: values saturate 1 / tsdf_res from the surface."""
     label_encoding: LabelEncoding = "scalar_perm"
-    """How a part id enters the encoder: one scalar by random or sorted rank, or an 8-channel unit code."""
+    """How a part id enters the encoder: one scalar by random or sorted rank, an 8-channel unit code, or (none) not at all: the
+    channel is always 0, like the sharp-edge flag of Hunyuan3D-2.1 whose weights an imported VAE keeps there."""
     label_init: Literal["zero", "normal"] = "normal"
     """Initial label weights: zero leaves an imported geometry VAE as it was; normal is for training from scratch."""
     seg: SegDecoderConfig | None = SegDecoderConfig()
@@ -130,11 +131,21 @@ class GeomSegVAE(nn.Module):
         """
         if labels is None:
             labels = points.new_zeros(*points.shape[:2], self.config.label_width)
-        start = torch.randint(points.shape[1], (len(points),), generator=generator, device=generator.device)
-        index = farthest_point_sampling(points, self.config.num_latents, start.to(points.device))
+        index = self._anchor_index(points, generator)
         mean, logvar = self.encoder(points, normals, labels, index).float().chunk(2, dim=-1)
         anchors = points.gather(1, index[..., None].expand(-1, -1, 3))
         return Encoding(mean, logvar.clamp(*LOGVAR_RANGE), anchors, index)
+
+    def point_features(
+        self, points: Float[Tensor, "B C 3"], normals: Float[Tensor, "B C 3"], generator: Generator
+    ) -> Float[Tensor, "B L D"]:
+        """Returns the encoder's features of shapes without labels, before the posterior: conditions in point form (ablation)."""
+        labels = points.new_zeros(*points.shape[:2], self.config.label_width)
+        return self.encoder.features(points, normals, labels, self._anchor_index(points, generator))
+
+    def _anchor_index(self, points: Tensor, generator: Generator) -> Tensor:
+        start = torch.randint(points.shape[1], (len(points),), generator=generator, device=generator.device)
+        return farthest_point_sampling(points, self.config.num_latents, start.to(points.device))
 
     def decode_latents(self, z: Float[Tensor, "B L d"]) -> Float[Tensor, "B L D"]:
         """Returns the features that field queries attend to: the deep half of D_geom, run once per shape."""
@@ -197,13 +208,23 @@ class Encoder(nn.Module):
         anchor_index: Int[Tensor, "B L"],
     ) -> Float[Tensor, "B L E2"]:
         """Returns mean and log-variance side by side [B L 2d]."""
+        return self.to_posterior(self.features(points, normals, labels, anchor_index))
+
+    def features(
+        self,
+        points: Float[Tensor, "B C 3"],
+        normals: Float[Tensor, "B C 3"],
+        labels: Float[Tensor, "B C E"],
+        anchor_index: Int[Tensor, "B L"],
+    ) -> Float[Tensor, "B L D"]:
+        """Returns what the posterior is read from."""
         features = torch.cat([self.fourier(points.float()), normals, labels], dim=-1)
         data = self.input_proj(features.to(self.input_proj.weight.dtype))
         latents = data.gather(1, anchor_index[..., None].expand(-1, -1, data.shape[-1]))
         latents = self.cross_block(latents, data)
         for block in self.blocks:
             latents = block(latents)
-        return self.to_posterior(self.norm(latents))
+        return self.norm(latents)
 
 
 class GeometryDecoder(nn.Module):
@@ -246,11 +267,13 @@ def label_values(
             keeps the dataset's order, which gives the diffusion models less to guess. `scalar_sorted` never shuffles.
 
     Returns:
-        [B C E]; 0 where the label is unknown and for shapes of one part.
+        [B C E]; 0 where the label is unknown, for shapes of one part, and everywhere for "none".
 
     Raises:
         ValueError: more parts than there are fixed codes.
     """
+    if encoding == "none":
+        return torch.zeros(*labels.shape, 1, device=labels.device)
     batch, most = len(labels), max(1, int(num_parts.max()))
     known = (labels >= 0) & (num_parts[:, None] > 1)
     if encoding == "code8":

@@ -58,15 +58,26 @@ class PartDiTConfig(WholeDiTConfig):
     """Blocks whose self attention is joint over both spaces; the others are local."""
     kv: Literal["concat", "fused"] = "concat"
     """Condition latents as Z_0 beside X_i (2 L tokens), or Z_0 with a mark on the members of X_i (L tokens)."""
+    cond_form: Literal["latents", "points"] = "latents"
+    """What Z_0 and X_i are given as: latents (the paper), or the frozen encoder's features of surface points (ablation)."""
+    point_width: int = 1024
+    """Width of those features: that of the VAE."""
     use_z0: bool = True
     """Condition on the whole object's latents."""
     use_xi: bool = True
     """Condition on the part's latents."""
 
+    @property
+    def condition_width(self) -> int:
+        """Channels of a condition token."""
+        return self.latent_width if self.cond_form == "latents" else self.point_width
+
     @model_validator(mode="after")
     def _check_switches(self) -> "PartDiTConfig":
         if self.kv == "fused" and not self.use_z0:
             raise ValueError("kv 'fused' marks members of Z_0, so it needs use_z0")
+        if self.kv == "fused" and self.cond_form == "points":
+            raise ValueError("kv 'fused' marks members of Z_0; the points of X_i are none: set kv to 'concat'")
         if self.space_layout == "channels" and self.space_embed_level == "hidden":
             raise ValueError(
                 "space_layout 'channels' has no token group of its own per space: set space_embed_level to 'latent' or 'off'"
@@ -80,14 +91,14 @@ class LatentConditioner(nn.Module):
     def __init__(self, config: PartDiTConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Linear(config.latent_width, config.context_width)
+        self.embed = nn.Linear(config.condition_width, config.context_width)
         self.kind = nn.Parameter(INIT_STD * torch.randn(2, config.context_width))
         self.pad = nn.Parameter(INIT_STD * torch.randn(config.context_width))
         self.member = nn.Parameter(INIT_STD * torch.randn(config.context_width))
         self.norm = nn.LayerNorm(config.context_width, eps=EPS)
 
     def forward(
-        self, z0: Float[Tensor, "B L d"], part_latents: Float[Tensor, "B L d"], valid: Bool[Tensor, "B L"]
+        self, z0: Float[Tensor, "B L E"], part_latents: Float[Tensor, "B L E"], valid: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "B T Dc"]:
         """Returns the context: T is 2 L for "concat", L for "fused" or when one condition is switched off."""
         config, row = self.config, valid[..., None]
@@ -113,7 +124,7 @@ class PartDiT(nn.Module):
         embedding_width = {"latent": config.latent_width, "hidden": config.hidden, "off": 0}[config.space_embed_level]
         self.space_embedding = nn.Parameter(INIT_STD * torch.randn(num_spaces, embedding_width))
         self.embed = nn.Linear(side_by_side * config.latent_width, config.hidden)
-        self.time = TimeEmbedding(config.hidden, config.t_scale)
+        self.time = TimeEmbedding(config.hidden, config.t_scale, reverse=config.reversed_time)
         self.latent_conditioner = LatentConditioner(config) if latent_context else None
         self.stack = DiTStack(config, latent_context)
         self.final_norm = nn.LayerNorm(config.hidden, eps=EPS)
@@ -122,8 +133,8 @@ class PartDiT(nn.Module):
     def conditions(
         self,
         image_tokens: Float[Tensor, "B T Dc"],
-        z0: Float[Tensor, "B L d"],
-        part_latents: Float[Tensor, "B L d"],
+        z0: Float[Tensor, "B L E"],
+        part_latents: Float[Tensor, "B L E"],
         valid: Bool[Tensor, "B L"],
         drop: Bool[Tensor, " B"] | None = None,
     ) -> Conditions:
@@ -131,7 +142,7 @@ class PartDiT(nn.Module):
 
         Args:
             image_tokens: of the condition image.
-            z0: latents of the whole object, scaled like the data.
+            z0: latents of the whole object, scaled like the data; for cond_form "points" the features of its surface.
             part_latents: X_i, scaled likewise; rows in any order, except for kv "fused" where row j must be row j of z0.
             valid: which rows of X_i are latents of the part; the others are padding.
             drop: samples to be trained without any condition (classifier-free guidance).

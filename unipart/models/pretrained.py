@@ -1,24 +1,39 @@
 """A model on disk (artefact A3): ``model.safetensors``, ``config.json`` and a model card, read back strictly.
 
 A checkpoint folder may hold further models in subfolders (``whole/image_encoder``). ``config.json`` is written last, so a folder
-without it is unfinished.
+without it is unfinished. `from_pretrained` and `save_pretrained` also take object storage, and the first one the Hugging Face hub.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError  # noqa: TID251 (what torch.load raises when a file holds more than tensors)
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unipart import storage
 from unipart.config import Config
-from unipart.errors import UserError
+from unipart.errors import EnvironmentProblem, UserError
 from unipart.models.registry import model_entry, model_name
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+HUB_SCHEME = "hf://"
+SUMMARIES = {
+    "geom_seg_vae": "surface points with part labels -> a latent set that decodes to an implicit field and to part masks",
+    "anchor_decoder": "a latent -> the position of the surface point it was seeded from",
+    "image_encoder": "an image -> the tokens that the diffusion models are conditioned on",
+    "whole_dit": "image tokens -> the latent set of the whole object, by rectified flow",
+    "part_dit": "image tokens, whole latents, part latents -> the part in the object's frame and in its own, by rectified flow",
+}
 
 
 def save_pretrained(model: nn.Module, directory: str | Path, card: Mapping[str, Any] | None = None) -> None:
@@ -26,14 +41,17 @@ def save_pretrained(model: nn.Module, directory: str | Path, card: Mapping[str, 
 
     Args:
         model: a registered model, with its config in ``model.config``.
-        directory: the folder; created when missing.
+        directory: the folder, created when missing, or an s3:// address.
         card: facts for the model card (recipe, steps, data, licence ...). Its entry "lineage", {name: weights digest} of the
             checkpoints that this model was trained against, also goes into ``config.json`` and is checked by the pipeline.
     """
+    if storage.is_s3(directory):
+        _upload(model, str(directory), card)
+        return
     directory, card = Path(directory), dict(card or {})
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).unlink(missing_ok=True)
-    config = _config_of(model)
+    config = config_of(model)
     weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
     save_file(weights, directory / WEIGHTS)
     document = {
@@ -71,6 +89,22 @@ def load_pretrained(directory: str | Path, expect: str | Config | None = None) -
     model = entry.build(config)
     _load_strictly(model, directory / WEIGHTS)
     return model.eval()
+
+
+def from_pretrained(source: str | Path, expect: str | Config | None = None) -> nn.Module:
+    """Reads a model from wherever it is, in evaluation mode, on the CPU.
+
+    Args:
+        source: a checkpoint folder; an s3:// address of one; or ``OWNER/NAME`` (also ``hf://OWNER/NAME/FOLDER``) on the Hugging
+            Face hub, when no such folder exists here and huggingface_hub is installed.
+        expect: as for `load_pretrained`.
+
+    Raises:
+        UserError: as `load_pretrained`; or nothing was found there.
+        EnvironmentProblem: the storage cannot be reached, or huggingface_hub is needed and missing.
+    """
+    with _local_folder(source) as folder:
+        return load_pretrained(folder, expect)
 
 
 def load_config(directory: str | Path, expect: str | None = None) -> Config:
@@ -119,29 +153,119 @@ def read_document(directory: str | Path) -> dict[str, Any]:
 
 
 def _load_strictly(model: nn.Module, path: Path) -> None:
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}", "copy the checkpoint again") from None
-    problems = _differences(model.state_dict(), weights)
+    weights = read_tensors(path)
+    expected, found = ({name: tuple(value.shape) for name, value in side.items()} for side in (model.state_dict(), weights))
+    problems = differences(expected, found)
     if problems:
-        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
-        raise UserError(f"{path} is a checkpoint of another config: {shown}", f"restore the {CONFIG} that belongs to these weights")
+        raise UserError(
+            f"{path} is a checkpoint of another config: {shorten(problems)}", f"restore the {CONFIG} that belongs to these weights"
+        )
     model.load_state_dict(weights)
 
 
-def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+def read_tensors(path: str | Path) -> dict[str, Any]:
+    """Reads a weights file: .safetensors, or torch's zip format (.ckpt, .pt, .pth, .bin), of which only tensors are unpickled.
+
+    Returns:
+        {name: tensor}; for torch's format also {section: {name: tensor}}, as it was written.
+
+    Raises:
+        UserError: the file is missing, damaged, of another format, or holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist", "give a .safetensors or .ckpt file")
+    if path.suffix not in (".safetensors", ".ckpt", ".pt", ".pth", ".bin"):
+        raise UserError(f"{path} is no weights file by its name", "give a .safetensors or .ckpt file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251 (tensors alone)
+    except UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path} holds more than tensors and is not loaded: {reason}", "save its tensors as .safetensors") from None
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}", "copy the file again") from None
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path} holds no tensors by name", "give a state dict")
+    leaves = [leaf for value in content.values() for leaf in (value.values() if isinstance(value, dict) else [value])]
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
+        raise UserError(f"{path} holds more than tensors: {shorten([str(name) for name in content])}", "give a state dict")
+    return content
+
+
+def differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Returns what is wrong with tensors, {name: shape}: a line for each that is misshapen, missing or unexpected."""
     missing = [f"{name} is missing" for name in expected if name not in found]
     unexpected = [f"{name} is unexpected" for name in found if name not in expected]
     shapes = [
-        f"{name} is {list(found[name].shape)}, the config says {list(value.shape)}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
+        f"{name} is {list(found[name])}, the config says {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
     ]
     return shapes + missing + unexpected
 
 
-def _config_of(model: nn.Module) -> Config:
+def shorten(problems: Sequence[str], most: int = 4) -> str:
+    """Returns the first problems in one line, and how many more there are."""
+    return "; ".join(problems[:most]) + (f"; and {len(problems) - most} more" if len(problems) > most else "")
+
+
+def _upload(model: nn.Module, address: str, card: Mapping[str, Any] | None) -> None:
+    """Writes a checkpoint to object storage; its config disappears first and comes last, as in a folder."""
+    with TemporaryDirectory(prefix="unipart-save-") as folder:
+        save_pretrained(model, folder, card)
+        storage.delete(storage.join(address, CONFIG))
+        for name in (WEIGHTS, CARD, CONFIG):
+            with Path(folder, name).open("rb") as source, storage.open_writer(storage.join(address, name)) as target:
+                shutil.copyfileobj(source, target)
+
+
+@contextmanager
+def _local_folder(source: str | Path) -> Iterator[Path]:
+    """Gives the folder of a checkpoint, which is fetched where need be."""
+    if storage.is_s3(source):
+        with TemporaryDirectory(prefix="unipart-load-") as folder:
+            for name in (CONFIG, WEIGHTS):
+                try:
+                    with storage.open_stream(storage.join(source, name)) as file, Path(folder, name).open("wb") as target:
+                        shutil.copyfileobj(file, target)
+                except FileNotFoundError:
+                    raise UserError(f"{source} is no checkpoint: it has no {name}", "give the address of a checkpoint") from None
+            yield Path(folder)
+        return
+    name = str(source).removeprefix(HUB_SCHEME)
+    if not Path(source).exists() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(/[\w.-]+)*", name):
+        yield _from_hub(name)
+        return
+    yield Path(source)
+
+
+def _from_hub(name: str) -> Path:
+    """Returns the local folder of a checkpoint on the Hugging Face hub, ``OWNER/NAME`` with a folder behind it or not."""
+    try:
+        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise EnvironmentProblem(
+            f"there is no folder {name} here, and a model on the hub needs huggingface_hub, which is not installed",
+            "correct the path, or pip install huggingface_hub",
+        ) from None
+    owner, repository, *folders = name.split("/")
+    try:
+        files = [hf_hub_download(f"{owner}/{repository}", "/".join([*folders, file])) for file in (CONFIG, WEIGHTS)]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"there is no folder {name} here, and the hub gave none: {error}", "correct the path or the hub's OWNER/NAME"
+        ) from None
+    return Path(files[0]).parent
+
+
+def config_of(model: nn.Module) -> Config:
+    """Returns the config of one of our models.
+
+    Raises:
+        ValueError: it keeps none.
+    """
     config = getattr(model, "config", None)
     if not isinstance(config, Config):
         raise ValueError(f"{type(model).__name__} keeps no Config in its attribute `config`")
@@ -154,10 +278,12 @@ def _file_digest(path: Path) -> str:
 
 
 def _card_text(document: Mapping[str, Any], card: Mapping[str, Any], num_weights: int) -> str:
-    facts = {"model": document["model"], "weights": f"{num_weights:,}", "sha256": document["digest"], **card}
+    name = document["model"]
+    facts = {"model": name, "weights": f"{num_weights:,}", "sha256": document["digest"], **card}
+    head = ["---", "library_name: unipart", "tags: [3d, part-level, image-to-3d]", "---", ""]
     rows = [f"| {name} | {value if isinstance(value, str) else json.dumps(value)} |" for name, value in facts.items()]
     config = json.dumps(document["config"], indent=2)
-    call = f'model = load_pretrained("this/folder", "{document["model"]}")'
+    call = f'model = load_pretrained("this/folder", "{name}")'
     usage = ["```python", "from unipart.models.pretrained import load_pretrained", "", call, "```"]
-    title = f"# UniPart {document['model']}"
-    return "\n".join([title, "", "| | |", "|---|---|", *rows, "", *usage, "", "```json", config, "```", ""])
+    title = [f"# UniPart {name}", "", f"{SUMMARIES[name][0].upper()}{SUMMARIES[name][1:]}."]
+    return "\n".join([*head, *title, "", "| | |", "|---|---|", *rows, "", *usage, "", "```json", config, "```", ""])

@@ -16,6 +16,8 @@ class WholeDiTConfig(StackConfig):
     """The paper's d, the width of a latent."""
     t_scale: float = 1.0
     """Factor on the time before its sinusoid: 1 for imported weights, about 1000 to train from scratch."""
+    reversed_time: bool = False
+    """Embed 1 - t: weights imported from Hunyuan3D-2.1 read a time that is 1 at the data. Callers always give the paper's t."""
 
 
 class WholeDiT(nn.Module):
@@ -28,7 +30,7 @@ class WholeDiT(nn.Module):
         super().__init__()
         self.config = config
         self.embed = nn.Linear(config.latent_width, config.hidden)
-        self.time = TimeEmbedding(config.hidden, config.t_scale)
+        self.time = TimeEmbedding(config.hidden, config.t_scale, reverse=config.reversed_time)
         self.stack = DiTStack(config)
         self.final_norm = nn.LayerNorm(config.hidden, eps=EPS)
         self.final = nn.Linear(config.hidden, config.latent_width)

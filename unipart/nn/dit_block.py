@@ -23,7 +23,7 @@ class StackConfig(Config):
     hidden: int = 2048
     """D, the width of a token inside the transformer."""
     depth: int = 21
-    """Number of blocks, odd: block i is joined to block depth-1-i and the middle one stands alone."""
+    """Number of blocks; at an odd depth block i is joined to block depth-1-i and the middle one stands alone."""
     num_heads: int = 16
     """H; hidden / H should be 64 or 128 on a GPU."""
     context_width: int = 1024
@@ -41,8 +41,8 @@ class StackConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "StackConfig":
-        if self.depth % 2 == 0:
-            raise ValueError(f"depth must be odd (blocks are joined in pairs round the middle one), not {self.depth}")
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1, not {self.depth}")
         if self.hidden % self.num_heads:
             raise ValueError(f"hidden {self.hidden} is not a multiple of num_heads {self.num_heads}")
         if not 0 <= self.moe_layers <= self.depth or not 1 <= self.top_k <= self.num_experts:

@@ -38,17 +38,20 @@ class TimeEmbedding(nn.Module):
     Args:
         width: D.
         scale: factor on t before the sinusoid; 1 reproduces Hunyuan3D-2.1, larger values resolve t better from scratch.
+        ratio: hidden width over D.
+        reverse: embed 1 - t: what Hunyuan3D-2.1, whose time is 1 at the data, learnt to read.
     """
 
-    def __init__(self, width: int, scale: float = 1.0, ratio: int = 4) -> None:
+    def __init__(self, width: int, scale: float = 1.0, ratio: int = 4, reverse: bool = False) -> None:
         super().__init__()
         self.width = width
         self.scale = scale
+        self.reverse = reverse
         self.fc1 = nn.Linear(width, ratio * width)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(ratio * width, width)
 
     def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B D"]:
         """Embeds times t [B] in [0, 1]."""
-        sinusoid = time_sinusoid(t * self.scale, self.width).to(self.fc1.weight.dtype)
+        sinusoid = time_sinusoid((1 - t if self.reverse else t) * self.scale, self.width).to(self.fc1.weight.dtype)
         return self.fc2(self.act(self.fc1(sinusoid)))

@@ -1,8 +1,11 @@
 """A mixture of experts as one sorted, grouped matrix product: no loop over masks, no host synchronisation on a GPU."""
 
+from typing import Any
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn import functional as F
 
 from unipart.nn.blocks import MLP
@@ -43,11 +46,13 @@ class MoE(nn.Module):
     ) -> Float[Tensor, "T D"]:
         """Returns sum_k weights_k E_chosen_k(tokens): rows sorted by expert, two grouped products, rows put back."""
         order = chosen.flatten().argsort(stable=True)
+        places = order.argsort().view_as(chosen)  # where each choice of each token went: the inverse of order
         counts = _expert_counts(chosen, len(self.fc1_weight))
-        hidden = F.gelu(grouped_linear(tokens[order // self.top_k], self.fc1_weight, self.fc1_bias, counts))
+        rows = _ReadRows.apply(tokens, order // self.top_k, places)
+        hidden = F.gelu(grouped_linear(rows, self.fc1_weight, self.fc1_bias, counts))
         outputs = grouped_linear(hidden, self.fc2_weight, self.fc2_bias, counts)
         # Putting rows back by a gather keeps the sum over k deterministic on a GPU; index_add would not.
-        per_choice = outputs[order.argsort()].unflatten(0, chosen.shape)
+        per_choice = _ReadRows.apply(outputs, places.flatten(), order[:, None]).unflatten(0, chosen.shape)
         return (per_choice * weights[..., None].to(outputs.dtype)).sum(dim=1)
 
 
@@ -62,10 +67,11 @@ def grouped_linear(
 ) -> Float[Tensor, "R O"]:
     """Applies expert e's linear map to its counts[e] consecutive rows.
 
-    In bfloat16 on a GPU this is one grouped product; elsewhere the plain loop over experts, which reads `counts` on the host.
+    In bfloat16 on a GPU (and on the meta device, which has no counts to read) this is one grouped product; elsewhere the plain
+    loop over experts, which reads `counts` on the host.
     """
-    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    if x.is_cuda and dtype == torch.bfloat16 and hasattr(F, "grouped_mm"):
+    dtype = torch.get_autocast_dtype(x.device.type) if x.is_cuda and torch.is_autocast_enabled("cuda") else x.dtype
+    if x.is_meta or (x.is_cuda and dtype == torch.bfloat16 and hasattr(F, "grouped_mm")):
         return _grouped_linear_fused(x, weight, bias, counts)
     rows = x.split(counts.tolist())
     return torch.cat([F.linear(*group) for group in zip(rows, weight, bias, strict=True)])
@@ -74,7 +80,32 @@ def grouped_linear(
 def _grouped_linear_fused(x: Tensor, weight: Tensor, bias: Tensor, counts: Tensor) -> Tensor:
     ends = counts.cumsum(0).to(torch.int32)
     product = F.grouped_mm(x.bfloat16(), weight.bfloat16().transpose(-2, -1), offs=ends)
-    return product + bias.bfloat16().repeat_interleave(counts, dim=0, output_size=len(x))
+    # The bias as a product too: the gradient of a repeated bias would be thousands of colliding atomic additions.
+    return torch.addmm(product, row_experts(counts, len(x)).bfloat16(), bias.bfloat16())
+
+
+def row_experts(counts: Int[Tensor, " E"], num_rows: int) -> Bool[Tensor, "R E"]:
+    """Returns which expert each row belongs to, rows sorted by expert; nothing is read on the host."""
+    ends = counts.cumsum(0)
+    row = torch.arange(num_rows, device=counts.device)[:, None]
+    return (row >= ends - counts) & (row < ends)
+
+
+class _ReadRows(Function):
+    """x[index], where every row of x is read k times; `readers` [R k] says by which rows of the result.
+
+    Knowing the readers, the gradient is a gather and a sum over k. Autograd's own is a scatter: slow, or of random order on a GPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, readers: Tensor) -> Tensor:
+        ctx.save_for_backward(readers)
+        return x[index]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (readers,) = ctx.saved_tensors
+        return gradient[readers].sum(dim=1), None, None
 
 
 def _expert_counts(chosen: Tensor, num_experts: int) -> Tensor:

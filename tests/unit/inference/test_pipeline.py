@@ -34,6 +34,7 @@ VAE = GeomSegVAEConfig(
     num_latents=32, latent_width=8, width=32, num_heads=2, encoder_layers=1, decoder_layers=1, tsdf_res=8,
     seg=SegDecoderConfig(width=32, trunk_layers=1, num_heads=2),
 )  # fmt: skip
+POINTS = {"cond_form": "points", "point_width": VAE.width}
 FAST = GenerateConfig(
     steps=2, resolution_whole=16, resolution_gcs=12, resolution_ncs=16, placement=PlacementConfig(num_points=500),
     segment=SegmentConfig(num_prompts=16, iou_min=0.0, stability_min=0.0), max_parts=3,
@@ -137,7 +138,9 @@ def test_latents_are_scaled_for_diffusion_and_unscaled_after(pipeline: UniPartPi
     torch.testing.assert_close(seen[1], torch.ones_like(seen[1]) * seen[2][..., None])
 
 
-@pytest.mark.parametrize("changes", [{"spaces": ("gcs",)}, {"kv": "fused"}, {"use_xi": False}, {"space_layout": "channels"}])
+@pytest.mark.parametrize(
+    "changes", [{"spaces": ("gcs",)}, {"kv": "fused"}, {"use_xi": False}, {"space_layout": "channels"}, POINTS]
+)
 def test_ablated_part_models_generate_too(tmp_path: Path, changes: dict[str, Any]):
     pipeline = UniPartPipeline.from_checkpoints(**save_all(tmp_path, PartDiTConfig(**SIZES).replace(**changes)))
     bundle = pipeline.generate(picture(), FAST)

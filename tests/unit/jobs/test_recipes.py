@@ -5,6 +5,7 @@ import pytest
 from jobs.recipes import ablations, find_recipe
 from jobs.recipes.sizes import TIERS
 from jobs.training.config import KINDS
+from jobs.training.workload import Parents, make_workload
 from unipart.errors import UserError
 
 
@@ -31,6 +32,16 @@ def test_an_ablation_changes_its_one_field(ablation, field, value):
     difference = ablations.base(tier).diff(ablation(tier))
     del difference["recipe"]
     assert {name: new for name, (_, new) in difference.items()} == {field: value}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_rate_factor_names_parameters_that_exist(kind, tier):
+    config = find_recipe(kind, tier)
+    whole, vae = find_recipe("whole", tier), find_recipe("vae", tier)
+    names = [name for name, _ in make_workload(config, Parents(vae.model, whole.image_encoder)).trained.named_parameters()]
+    for key in config.optimizer.lr_factors:
+        assert any(key in name for name in names), key
 
 
 def test_the_paper_tier_has_the_papers_sizes():

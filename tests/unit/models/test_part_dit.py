@@ -222,3 +222,17 @@ def test_probe_the_output_follows_the_part_latents():
     noise, t = torch.randn(8, 2, L, 8), torch.ones(8)
     moved = velocity(noise, t, masks) - velocity(noise, t, masks.flip(0))
     assert torch.cosine_similarity(moved.flatten(), (data.flip(0) - data).flatten(), dim=0) > 0.6
+
+
+def test_conditions_in_point_form_have_the_encoders_width_and_reach_the_output():
+    model, x, t = wake(make(cond_form="points", point_width=24)), dual(), torch.rand(2)
+    image, valid = torch.randn(2, 5, 16), torch.ones(2, L, dtype=torch.bool)
+    whole, part, other = (torch.randn(2, L, 24) for _ in range(3))
+    before = model(x, t, model.conditions(image, whole, part, valid)).stacked()
+    after = model(x, t, model.conditions(image, whole, other, valid)).stacked()
+    assert (after - before).abs().max() > 1e-3
+
+
+def test_point_form_has_no_members_to_mark():
+    with pytest.raises(UserError, match="fused"):
+        make(cond_form="points", kv="fused")

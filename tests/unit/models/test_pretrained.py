@@ -1,14 +1,25 @@
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unipart.errors import UserError
+from unipart import storage
+from unipart.errors import EnvironmentProblem, UserError
 from unipart.models.anchor_decoder import AnchorDecoder, AnchorDecoderConfig
 from unipart.models.image_encoder import ImageEncoderConfig, SmallImageEncoder
-from unipart.models.pretrained import lineage, load_config, load_pretrained, save_pretrained, weights_digest
+from unipart.models.pretrained import (
+    from_pretrained,
+    lineage,
+    load_config,
+    load_pretrained,
+    read_tensors,
+    save_pretrained,
+    weights_digest,
+)
 
 CONFIG = AnchorDecoderConfig(latent_width=4, width=8)
 
@@ -103,3 +114,115 @@ def test_damaged_files_are_named(folder: Path):
 def test_a_model_without_a_config_is_our_mistake(tmp_path: Path):
     with pytest.raises(ValueError, match="Config"):
         save_pretrained(torch.nn.Linear(2, 2), tmp_path)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch):
+    moto = pytest.importorskip("moto")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    storage._client.cache_clear()
+    with moto.mock_aws():
+        storage._client().create_bucket(Bucket="bucket")
+        yield "s3://bucket/models"
+    storage._client.cache_clear()
+
+
+def test_a_model_goes_to_object_storage_and_back(bucket: str, folder: Path):
+    model = load_pretrained(folder)
+    address = storage.join(bucket, "anchor")
+    save_pretrained(model, address, {"steps": 3})
+    assert storage.list_files(address) == ["README.md", "config.json", "model.safetensors"]
+    back = from_pretrained(address, "anchor_decoder")
+    assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
+    with pytest.raises(UserError, match="where a whole_dit is needed"):
+        from_pretrained(address, "whole_dit")
+    storage.delete(storage.join(address, "config.json"))
+    with pytest.raises(UserError, match=r"it has no config\.json"):
+        from_pretrained(address)
+
+
+def test_a_local_folder_needs_no_network(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert isinstance(from_pretrained(folder), AnchorDecoder)
+    monkeypatch.chdir(folder.parents[0])
+    (folder.parents[0] / "deep").mkdir()
+    folder.rename(folder.parents[0] / "deep" / "anchor")
+    assert isinstance(from_pretrained("deep/anchor"), AnchorDecoder)
+
+
+def test_a_hub_id_is_fetched_file_by_file(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def hf_hub_download(repository: str, name: str) -> str:
+        asked.append((repository, name))
+        if repository != "owner/model":
+            raise OSError("404")
+        return str(folder / Path(name).name)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=hf_hub_download))
+    assert isinstance(from_pretrained("owner/model"), AnchorDecoder)
+    assert isinstance(from_pretrained("hf://owner/model/anchor"), AnchorDecoder)
+    assert asked == [
+        ("owner/model", "config.json"),
+        ("owner/model", "model.safetensors"),
+        ("owner/model", "anchor/config.json"),
+        ("owner/model", "anchor/model.safetensors"),
+    ]
+    with pytest.raises(UserError, match="no folder owner/other here, and the hub gave none: 404"):
+        from_pretrained("owner/other")
+
+
+def test_a_missing_folder_that_could_be_a_hub_id_names_both(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(EnvironmentProblem, match=r"no folder models/vea here, .* huggingface_hub"):
+        from_pretrained("models/vea")
+    with pytest.raises(UserError, match="no checkpoint"):
+        from_pretrained("/nowhere/at/all")
+
+
+def test_card_says_what_the_model_is(folder: Path):
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: unipart\n")
+    assert "A latent -> the position" in card
+
+
+def test_torch_files_give_their_tensors(tmp_path: Path):
+    tensors = {"vae": {"a": torch.ones(2)}, "model": {"b": torch.zeros(3)}}
+    torch.save(tensors, tmp_path / "x.ckpt")
+    found = read_tensors(tmp_path / "x.ckpt")
+    assert found.keys() == tensors.keys()
+    assert torch.equal(found["vae"]["a"], torch.ones(2))
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("code was run",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": Harmful()}, "holds more than tensors and is not loaded"),
+        ({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, "holds more than tensors: state_dict; epoch"),
+        ([torch.ones(1)], "no tensors by name"),
+    ],
+)
+def test_torch_files_with_more_than_tensors_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture, content, message: str):
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=message):
+        read_tensors(tmp_path / "x.ckpt")
+    assert "code was run" not in capsys.readouterr().out
+
+
+def test_weights_files_that_cannot_be_read_are_named(tmp_path: Path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_tensors(tmp_path / "none.ckpt")
+    for name in ("x.ckpt", "x.safetensors"):
+        (tmp_path / name).write_bytes(b"12345678901234567890")
+        with pytest.raises(UserError, match="cannot be read"):
+            read_tensors(tmp_path / name)
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(UserError, match="no weights file by its name"):
+        read_tensors(tmp_path / "x.txt")
