@@ -15,6 +15,21 @@ TINY_CAMERAS = CameraConfig(kind="orbit", views=4, fov_degrees=(30, 40), azimuth
 """Views from the front half: models of a few minutes' training cannot learn pose from any side."""
 
 
+def ci() -> CurationConfig:
+    """A fraction of a second per object: every stage runs, nothing can be learnt from it."""
+    return tiny().replace(
+        remesh__whole__resolution=48,
+        remesh__part__resolution=32,
+        points={"surface": 256, "sharp": 64, "part_surface": 128},
+        field__whole={"volume": 64, "near": 128, "sharp": 64},
+        field__part={"volume": 400, "near": 64, "sharp": 32},
+        render__size=32,
+        render__supersample=1,
+        render__cameras__views=2,
+        pack={"val_fraction": 0.3, "test_fraction": 0.0, "shard_max_samples": 3},
+    )
+
+
 def tiny() -> CurationConfig:
     """A second or two per object: for the demo, tests and trials."""
     return CurationConfig(
@@ -39,7 +54,7 @@ def large() -> CurationConfig:
     return base().replace(remesh__whole__resolution=512, limits={"seconds": 1800.0, "memory_mb": 2048})
 
 
-PRESETS: dict[str, Callable[[], CurationConfig]] = {"tiny": tiny, "base": base, "large": large}
+PRESETS: dict[str, Callable[[], CurationConfig]] = {"ci": ci, "tiny": tiny, "base": base, "large": large}
 
 
 def preset(name: str) -> CurationConfig:

@@ -31,17 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 def small_config() -> CurationConfig:
-    return preset("tiny").replace(
-        remesh__whole__resolution=48,
-        remesh__part__resolution=32,
-        points={"surface": 256, "sharp": 64, "part_surface": 64},
-        field__whole={"volume": 64, "near": 64, "sharp": 64},
-        field__part={"volume": 32, "near": 32, "sharp": 32},
-        render__size=32,
-        render__supersample=1,
-        render__cameras__views=2,
-        pack={"val_fraction": 0.3, "test_fraction": 0.0, "shard_max_bytes": 10**9, "shard_max_samples": 2},
-    )
+    return preset("ci").replace(pack__shard_max_samples=2)
 
 
 def shard_digests(out) -> list[tuple[str, str]]:

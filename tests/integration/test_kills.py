@@ -22,17 +22,7 @@ from unipart.rng import derive
 COUNT = 10
 SOURCE = f"procedural:count={COUNT},seed=5"
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = preset("tiny").replace(
-    remesh__whole__resolution=48,
-    remesh__part__resolution=32,
-    points={"surface": 256, "sharp": 64, "part_surface": 64},
-    field__whole={"volume": 64, "near": 64, "sharp": 64},
-    field__part={"volume": 32, "near": 32, "sharp": 32},
-    render__size=32,
-    render__supersample=1,
-    render__cameras__views=2,
-    pack={"val_fraction": 0.3, "test_fraction": 0.0, "shard_max_bytes": 10**9, "shard_max_samples": 3},
-)
+CONFIG = preset("ci")
 DIGEST = build_plan(CONFIG).digest
 
 DISTURBED = """

@@ -104,19 +104,6 @@ def load(location: str, **limits):
     return FetchStage(LoadLimits(**limits))(row)["scene"]
 
 
-def quick_config():
-    return preset("tiny").replace(
-        remesh__whole__resolution=48,
-        remesh__part__resolution=32,
-        points={"surface": 256, "sharp": 64, "part_surface": 64},
-        field__whole={"volume": 64, "near": 64, "sharp": 64},
-        field__part={"volume": 32, "near": 32, "sharp": 32},
-        render__size=32,
-        render__supersample=1,
-        render__cameras__views=1,
-    )
-
-
 class TestDownload:
     @pytest.fixture(autouse=True)
     def no_waiting(self, monkeypatch):
@@ -300,7 +287,7 @@ def test_a_run_accounts_for_every_asset_of_a_prefix_and_a_listing(site, bucket, 
     hashes = [hashlib.sha256(body).hexdigest() if body is not None else None for _, body, _, _ in expected.values()]
     licences = [licence for licence, _, _, _ in expected.values()]
     path = listing(tmp_path / "list.parquet", fileIdentifier=list(expected), sha256=hashes, license=licences)
-    config = quick_config().replace(licences=("CC0-1.0", "CC-BY-4.0"))
+    config = preset("ci").replace(licences=("CC0-1.0", "CC-BY-4.0"))
     sources, out = [f"{bucket}/run", path], tmp_path / "dataset"
     try:
         result = run(sources, out, config, RunOptions(num_cpus=2))
