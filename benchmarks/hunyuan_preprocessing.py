@@ -7,16 +7,14 @@ shell; points on that shell and on its sharp edges; 624,640 queries signed by th
 sides do the same amounts, one after the other in one process: CPU seconds and their ratio. One to two minutes per mesh.
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import igl
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import truncnorm
 
-from benchmarks.objects import NUM_POINTS, examples, load, prepare_object, warm_up
+from benchmarks.objects import NUM_POINTS, prepare_object, read_arguments
 from unipart.geometry.mesh import Mesh
 from unipart.rng import derive
 
@@ -79,17 +77,11 @@ def draw_and_sign(shell: Mesh, rng: np.random.Generator) -> tuple[NDArray[np.flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("meshes", nargs="*", type=Path)
-    parser.add_argument("--resolution", type=int, default=256)
-    arguments = parser.parse_args()
-    warm_up()
-    for name, parted in ({path.stem: load(path) for path in arguments.meshes} or examples()).items():
-        ours = sum(
-            min((prepare_object(parted, arguments.resolution) for _ in range(3)), key=lambda stages: sum(stages.values())).values()
-        )
+    objects, resolution = read_arguments(__doc__)
+    for name, parted in objects.items():
+        ours = sum(min((prepare_object(parted, resolution) for _ in range(3)), key=lambda stages: sum(stages.values())).values())
         start = time.process_time()
-        shell = double_shell(Mesh(parted.mesh.vertices, parted.mesh.faces), arguments.resolution)
+        shell = double_shell(Mesh(parted.mesh.vertices, parted.mesh.faces), resolution)
         middle = time.process_time()
         draw_and_sign(shell, derive(0, "published"))
         stop = time.process_time()

@@ -8,9 +8,7 @@ label is what counts. Speed: our labels against libigl's nearest face of every c
 Flush: two boxes with coplanar faces, the share of the shared plane's area with the other box's label.
 """
 
-import argparse
 import time
-from pathlib import Path
 from unittest import mock
 
 import igl
@@ -18,8 +16,8 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from benchmarks.objects import warm_up
-from benchmarks.remesh import examples, label, load
+from benchmarks.objects import read_arguments
+from benchmarks.remesh import label
 from unipart.errors import Reject
 from unipart.geometry import watertight
 from unipart.geometry.components import PartedMesh
@@ -113,22 +111,18 @@ def flush_boxes(resolution: int, angle: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("meshes", nargs="*", type=Path)
-    parser.add_argument("--resolution", type=int, default=256)
-    arguments = parser.parse_args()
-    warm_up()
+    objects, resolution = read_arguments(__doc__)
     results = []
-    for name, parted in ({path.stem: load(path) for path in arguments.meshes} or examples()).items():
+    for name, parted in objects.items():
         try:
-            results.append(compare(name, parted, arguments.resolution))
+            results.append(compare(name, parted, resolution))
         except Reject as rejected:
             print(f"{name:40.40s} {rejected}")
     right, speed = np.array(results).T
     print(f"{len(results)} objects: right least {100 * right.min():.3f} %, mean {100 * right.mean():.4f} %")
     print(f"speed-up median {np.median(speed):.1f}x, least {speed.min():.1f}x")
     for name, angle in (("axis-aligned", 0.0), ("rotated", 0.6)):
-        print(f"flush boxes, {name}: {100 * flush_boxes(arguments.resolution, angle):.3f} % speckle")
+        print(f"flush boxes, {name}: {100 * flush_boxes(resolution, angle):.3f} % speckle")
 
 
 if __name__ == "__main__":

@@ -59,18 +59,23 @@ def prepare_object(parted: PartedMesh, resolution: int) -> dict[str, float]:
     return seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_arguments(description: str | None) -> tuple[dict[str, PartedMesh], int]:
+    """Returns the objects of the command line (the examples if it names none) and the resolution, with every kernel compiled."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("meshes", nargs="*", type=Path)
     parser.add_argument("--resolution", type=int, default=256)
     arguments = parser.parse_args()
     warm_up()
-    objects = {path.stem: load(path) for path in arguments.meshes} or examples()
+    return {path.stem: load(path) for path in arguments.meshes} or examples(), arguments.resolution
+
+
+def main() -> None:
+    objects, resolution = read_arguments(__doc__)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rows = {}
     for name, parted in objects.items():
         try:
-            rows[name] = prepare_object(parted, arguments.resolution)
+            rows[name] = prepare_object(parted, resolution)
         except Reject as rejected:
             print(f"{name:40.40s} {rejected}")
             continue
@@ -79,7 +84,7 @@ def main() -> None:
     stages = next(iter(rows.values()))
     table = {stage: np.array([row[stage] for row in rows.values()]) for stage in stages}
     table["total"] = np.array([sum(row.values()) for row in rows.values()])
-    print(f"{len(rows)} objects at {arguments.resolution}, CPU seconds     median      p90      max")
+    print(f"{len(rows)} objects at {resolution}, CPU seconds     median      p90      max")
     for stage, values in table.items():
         print(f"{stage:40s} {np.median(values):8.3f} {np.percentile(values, 90):8.3f} {values.max():8.3f}")
     print(f"peak memory {peak / 1024:.0f} MB, {(peak - base) / 1024:.0f} MB above what was taken with the objects loaded")

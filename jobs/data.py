@@ -106,7 +106,7 @@ def _plan(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     config = _config(arguments, rest)
     plan = build_plan(config)
-    catalog = list_assets(arguments.sources, config, arguments.limit)
+    catalog = list_assets(arguments.sources, config, arguments.limit, arguments.out and storage.resolve(arguments.out))
     with TemporaryDirectory() as scratch:
         out = storage.resolve(arguments.out or scratch)
         if arguments.sample:

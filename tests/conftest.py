@@ -2,11 +2,29 @@
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from unipart import storage
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty bucket in an object storage that lives in this process."""
+    moto = pytest.importorskip("moto")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    storage._client.cache_clear()
+    with moto.mock_aws():
+        storage._client().create_bucket(Bucket="bucket")
+        yield "s3://bucket"
+    storage._client.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from pipelines.sources.base import AssetRef
 from pipelines.sources.http import raw_address
-from pipelines.sources.locations import has_scheme
 from unipart import storage
 from unipart.errors import UserError, did_you_mean
+from unipart.geometry.formats.files import has_scheme
 
 SUFFIXES = (".parquet", ".csv")
 """File name endings of listings."""

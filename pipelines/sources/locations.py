@@ -1,7 +1,6 @@
 """How an asset is opened by its location: a path, s3://, http(s):// or a procedural specification."""
 
 import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ from pipelines.sources.http import download, is_http
 from pipelines.sources.identity import read_references
 from unipart import storage
 from unipart.errors import Reject
-from unipart.geometry.formats.files import AssetFolder
+from unipart.geometry.formats.files import AssetFolder, has_scheme
 from unipart.geometry.load import SUFFIXES
 
-_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.\-]*:")
 _MAGIC = {b"glTF": ".glb", b"ply\n": ".ply", b"ply\r": ".ply", b"DRAC": ".drc"}
 
 
@@ -49,11 +47,6 @@ class OpenAsset:
                 raise Reject("file_too_large", f"more than {self.folder.max_bytes} bytes, the limit")
             parts.append(chunk)
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def has_scheme(location: str) -> bool:
-    """Tells whether a location is more than a path: ``https:``, ``s3:``, ``file:`` ..."""
-    return _SCHEME.match(location) is not None
 
 
 @contextmanager

@@ -13,64 +13,28 @@ from jobs.recipes import find_recipe
 from jobs.runs import read_history
 from jobs.train import train
 from jobs.training.launch import make_job
+from jobs.training.smoke import two_balls
 from jobs.training.state import find_checkpoint
 from unipart.data.codec import encode_sample
-from unipart.data.schema import SCHEMA_VERSION, PartSamples, Sample, SurfaceSamples, View
+from unipart.data.schema import SCHEMA_VERSION, Sample
 from unipart.data.shards import Manifest, tar_bytes, write_manifest, write_shards
 from unipart.errors import UserError
-from unipart.geometry.mesh import Similarity
 from unipart.models.pretrained import load_pretrained, read_document
 from unipart.rng import derive
 
-RADII = (0.5, 0.3)
 
-
-def _ball_points(centre, radius, count, rng):
-    normals = rng.standard_normal((count, 3))
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    return (centre + radius * normals).astype(np.float32), normals.astype(np.float32)
-
-
-def two_balls(name: str, rng: np.random.Generator) -> Sample:
-    """Two separate balls: part 0 below part 1; every array is exact."""
-    centres = np.array([[0, -0.49, 0], [rng.uniform(-0.3, 0.3), 0.65, 0]])
-    surfaces = [_ball_points(centre, radius, 400, rng) for centre, radius in zip(centres, RADII, strict=True)]
-    points, normals = (np.concatenate([surface[axis] for surface in surfaces]) for axis in (0, 1))
-    labels = np.repeat(np.arange(2, dtype=np.int16), 400)
-    queries = rng.uniform(-1.05, 1.05, (900, 3)).astype(np.float32)
-    distances = np.stack([radius - np.linalg.norm(queries - centre, axis=1) for centre, radius in zip(centres, RADII, strict=True)])
-    to_ncs = tuple(Similarity.of(0.9999 / radius, -centre * 0.9999 / radius) for centre, radius in zip(centres, RADII, strict=True))
-    part_points = np.stack([to_ncs[i].apply(surfaces[i][0]) for i in range(2)])
-    part_queries = rng.uniform(-1.05, 1.05, (2, 400, 3)).astype(np.float32)
-    gcs_queries = np.stack([to_ncs[i].invert().apply(part_queries[i]) for i in range(2)])
-    ncs_field = 0.9999 - np.linalg.norm(part_queries, axis=-1)
-    image = np.zeros((32, 32, 4), np.uint8)
-    image[8:24, 8:24] = (200, 80, 40, 255)
-    return Sample(
-        sample_id=name,
-        meta={"num_parts": 2, "parts": [{"area": 4 * np.pi * radius**2} for radius in RADII]},
-        surface=SurfaceSamples(points, normals, labels),
-        queries=queries,
-        field=distances.max(0).astype(np.float32),
-        query_kind=np.repeat(np.arange(3, dtype=np.uint8), 300),
-        parts=PartSamples(
-            to_ncs=to_ncs,
-            points=part_points,
-            normals=np.stack([surface[1] for surface in surfaces]),
-            gcs_queries=gcs_queries,
-            gcs_field=(ncs_field * np.array(RADII)[:, None]).astype(np.float32),
-            ncs_queries=part_queries,
-            ncs_field=ncs_field.astype(np.float32),
-        ),
-        views=(View(image, None, None, {}), View(image[::-1].copy(), None, None, {})),
-    )
+def two_views(name: str) -> Sample:
+    """Two separate balls, seen twice."""
+    sample = two_balls(name, derive(0, name))
+    (view,) = sample.views
+    return replace(sample, views=(view, replace(view, rgba=view.rgba[::-1].copy())))
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
     names = [f"object{number:02d}" for number in range(7)]
-    samples = [(name, tar_bytes(name, encode_sample(two_balls(name, derive(0, name))))) for name in names]
+    samples = [(name, tar_bytes(name, encode_sample(two_views(name)))) for name in names]
     records = write_shards(folder, "train", samples[:6], 10**9, 4) + write_shards(folder, "val", samples[6:], 10**9, 4)
     write_manifest(folder, Manifest(SCHEMA_VERSION, "config", "test", "content", {"kept": 7}, tuple(records)))
     return folder

@@ -7,19 +7,8 @@ from unipart.errors import EnvironmentProblem, UserError
 
 
 @pytest.fixture(params=["folder", "s3"])
-def root(request, tmp_path, monkeypatch):
-    if request.param == "folder":
-        yield str(tmp_path)
-        return
-    moto = pytest.importorskip("moto")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    storage._client.cache_clear()
-    with moto.mock_aws():
-        storage._client().create_bucket(Bucket="bucket")
-        yield "s3://bucket/folder"
-    storage._client.cache_clear()
+def root(request, tmp_path):
+    return str(tmp_path) if request.param == "folder" else request.getfixturevalue("bucket") + "/folder"
 
 
 def test_written_files_are_listed_read_and_deleted(root):

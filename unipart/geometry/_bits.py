@@ -1,4 +1,4 @@
-"""One bit per grid corner, and the decorator of every compiled kernel of the remesher.
+"""One bit per grid corner, and the decorator of compiled kernels.
 
 A grid of N cells along each axis has (N+1)^3 corners. Corner (i, j, k) has the number (k (N+1) + j) (N+1) + i. The bits of one row
 along x lie side by side, 64 corners to a word: row k (N+1) + j, word i // 64, bit i % 64. A set bit means inside.
@@ -80,11 +80,17 @@ def clear_corners(bits, num_cells, corners):
 
 
 @compiled
+def is_set(bits, num_cells, corner):
+    """Tells whether the corner with the given number is inside."""
+    return get_bit(bits, corner // (num_cells + 1), corner % (num_cells + 1)) == ONE
+
+
+@compiled
 def are_set(bits, num_cells, corners):
     """Returns a bool per corner number."""
     result = np.zeros(len(corners), dtype=np.bool_)
     for q, corner in enumerate(corners):
-        result[q] = get_bit(bits, corner // (num_cells + 1), corner % (num_cells + 1)) == ONE
+        result[q] = is_set(bits, num_cells, corner)
     return result
 
 

@@ -4,20 +4,18 @@ The triangles are sorted along a Hilbert curve, so that every run of 8**k of the
 the runs 8i..8i+7 of the level below and the tree needs no pointers.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from unipart.geometry._bits import compiled
 from unipart.geometry._hilbert import hilbert_order
 from unipart.geometry.mesh import Mesh
 
 FANOUT = 8
 FAR = np.float32(1e18)
 """Bound of an empty child slot; its square still fits float32."""
-
-_KERNEL: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 class Tree(NamedTuple):
@@ -79,7 +77,7 @@ def build_tree(mesh: Mesh) -> Tree:
     )
 
 
-@numba.njit(**_KERNEL)
+@compiled
 def _centroids(vertices, faces):
     """Returns three times the centroid of every triangle [F 3]; only the order counts."""
     sums = np.zeros((len(faces), 3), np.float32)
@@ -89,7 +87,7 @@ def _centroids(vertices, faces):
     return sums
 
 
-@numba.njit(**_KERNEL)
+@compiled
 def _describe_faces(vertices, faces):
     """Returns `Tree.corners`, `normals` (0 where degenerate) and `vertex_normals` (Baerentzen and Aanaes 2005)."""
     corners = np.zeros((len(faces), 3, 3), np.float32)
@@ -117,7 +115,7 @@ def _describe_faces(vertices, faces):
     return corners, normals, vertex_normals
 
 
-@numba.njit(**_KERNEL)
+@compiled
 def _plane_frames(corners):
     """Returns `Tree.frames` and the longest edge; a degenerate triangle becomes a segment or a point."""
     frames = np.zeros((len(corners), 14), np.float32)
@@ -152,7 +150,7 @@ def _plane_frames(corners):
     return frames, longest
 
 
-@numba.njit(**_KERNEL)
+@compiled
 def _edge(corners, face, start, stop):
     """Returns the vector from one corner of a face to another, in double precision."""
     return (
@@ -162,7 +160,7 @@ def _edge(corners, face, start, stop):
     )
 
 
-@numba.njit(**_KERNEL)
+@compiled
 def _stack_boxes(corners, normals, level_starts):
     """Returns `Tree.boxes`; an empty slot has low > high: far from every point, and neutral in the bounds of its parent."""
     boxes = np.zeros((level_starts[-1], 6, FANOUT), np.float32)

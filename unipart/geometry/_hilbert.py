@@ -9,6 +9,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from unipart.geometry._bits import compiled
+
 _BITS = 10
 """Bits per axis."""
 
@@ -27,7 +29,7 @@ def hilbert_order(points: NDArray[Any]) -> NDArray[np.int64]:
     return keyed.view(np.int64)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _keys(points):
     """Returns the curve's position (high half) and the index (low half) of every point [Q] (Skilling 2004).
 

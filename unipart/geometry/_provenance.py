@@ -121,7 +121,7 @@ def _all_corners_mixed(faces, label):
 @compiled
 def _label_by_vertices(surface_faces, source, label):
     """Returns the label that the vertices of a face and of all faces round them have in common [F'], or unknown."""
-    # Of a vertex: the label of its source face, or unknown where a neighbour along a face has another one.
+    # Of a vertex: the label of its source face, or unknown on a membrane.
     common = np.full(len(source), _UNKNOWN, dtype=np.int16)
     for vertex in range(len(source)):
         if source[vertex] >= 0:

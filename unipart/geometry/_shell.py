@@ -75,7 +75,7 @@ def add_shell(
     bits: Bits,
     grid: Grid,
     width: float,
-) -> Shell:
+) -> tuple[Shell, int]:
     """Sets the bits within `width` voxels of the faces that the solid misses; solid regions are not thickened.
 
     Args:
@@ -86,13 +86,17 @@ def add_shell(
         bits: inside bits, changed in place.
         grid: the grid.
         width: half thickness of the shell in voxels; from 0.5 on at least one corner of every crossed edge is inside.
+
+    Returns:
+        The shell, and the number of crossings that the solid loses.
     """
     n = grid.num_cells
     points, crossed, is_lost = _outer_crossings(lines, bits, n)
     seed = np.zeros(len(points), dtype=np.bool_)
     seed[is_lost] = _seeds(points[is_lost], lines, bits, n)
+    num_lost = int(is_lost.sum())
     if not seed.any():
-        return no_shell()
+        return no_shell(), num_lost
     seed_cells = empty_bits(n)
     _mark_cells(points[seed], 0, 0, seed_cells, n)
     chosen = is_lost & _any_within(points, _GROW, seed_cells, n) | _of_thin_components(rank[crossed], is_lost, seed)
@@ -106,7 +110,7 @@ def add_shell(
     distance, nearest = _distance_to_sheets(grid.to_voxels(vertices), faces[sheet], rank[sheet], corner_positions(corners, n))
     solid = are_set(bits, n, corners)
     set_corners(bits, n, corners[(distance < width) & are_set(core, n, corners)])
-    return Shell(corners, distance.astype(np.float32), sheet[nearest].astype(np.int32), solid)
+    return Shell(corners, distance.astype(np.float32), sheet[nearest].astype(np.int32), solid), num_lost
 
 
 def _distance_to_sheets(

@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unipart.geometry._bits import (
-    ONE,
-    Bits,
     compiled,
     corner_numbers,
     corner_positions,
     empty_bits,
-    get_bit,
+    is_set,
     set_corners,
     set_range,
 )
@@ -329,7 +327,7 @@ def _follow_membranes(fresh, winding, known, asked, lines, num_cells):
             for side in range(2):
                 low = position[axis] - 1 + side
                 neighbour = corner + (2 * side - 1) * strides[axis]
-                if low < 0 or low >= num_cells or not _is_set(asked, neighbour, num_cells):
+                if low < 0 or low >= num_cells or not is_set(asked, num_cells, neighbour):
                     continue
                 slot = _slot(known, neighbour)
                 if known.corner[slot] == -1:
@@ -356,18 +354,8 @@ def _ask_round(lower, axis, asked, num_cells, following, count):
                 continue
             for along in range(2):
                 corner = lower + along * strides[axis] + da * strides[across] + du * strides[up]
-                if not _is_set(asked, corner, num_cells):
+                if not is_set(asked, num_cells, corner):
                     set_range(asked, corner // n, corner % n, corner % n)
                     following[count] = corner
                     count += 1
     return count
-
-
-@compiled
-def _is_set(bits, corner, num_cells):
-    return get_bit(bits, corner // (num_cells + 1), corner % (num_cells + 1)) == ONE
-
-
-def fill_closed(x_lines: Lines, num_cells: int, bits: Bits) -> None:
-    """Sets the bits inside closed, outward-oriented components: their numbers add up to 1 or more."""
-    fill_inside(x_lines, no_membrane(), False, num_cells, bits)

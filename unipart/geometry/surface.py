@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from unipart.geometry._bits import compiled
 from unipart.geometry.mesh import Mesh
 
 
@@ -125,7 +125,7 @@ def _normals(corners: NDArray[Any]) -> NDArray[np.float32]:
     return (cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-300)).astype(np.float32)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _twice_areas(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.float64]:
     """Returns twice the area of every face [F]."""
     areas = np.zeros(len(faces))

@@ -207,9 +207,10 @@ def _extract(scanned: _Scanned, solid: Bits, membrane: Membrane, config: RemeshC
     rank = _rank_by_area(scanned)
     while True:
         bits = solid.copy()
-        shell = no_shell()
         if config.thin_shell:
-            shell = add_shell(scanned.vertices, scanned.faces, lines, rank, bits, grid, config.shell_voxels)
+            shell, num_lost = add_shell(scanned.vertices, scanned.faces, lines, rank, bits, grid, config.shell_voxels)
+        else:
+            shell, num_lost = no_shell(), count_lost(lines, bits, num_cells)
         clear_border(bits, num_cells)
         if not bits.any():
             raise Reject(
@@ -222,7 +223,7 @@ def _extract(scanned: _Scanned, solid: Bits, membrane: Membrane, config: RemeshC
         if not config.thin_shell or not are_set(solid, num_cells, remains).any():
             num_crossings = sum(len(axis.code) for axis in lines)
             stats: dict[str, float | int] = {
-                "lost_area_fraction": count_lost(lines, solid, num_cells) / max(num_crossings, 1),
+                "lost_area_fraction": num_lost / max(num_crossings, 1),
                 "shell_used": int((~shell.solid & are_set(bits, num_cells, shell.corner)).sum()),
             }
             return pieces, stats
@@ -260,7 +261,7 @@ def _without_debris(surface: Surface, topology: Topology, num_cells: int, least_
     keep = volumes >= least_volume
     keep[np.argmax(volumes)] = True
     if keep.sum() > 1:
-        for cavity in np.flatnonzero(volumes < 0):
+        for cavity in np.flatnonzero(volumes <= -least_volume):  # a smaller one can hold none that is kept
             keep[cavity] = _holds_any(Mesh(surface.vertices, surface.faces[label == cavity]), surface, label, keep & (volumes > 0))
     volume = float(volumes[keep].sum())
     if keep.all():

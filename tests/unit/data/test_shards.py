@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pytest
 
-from unipart import storage
 from unipart.data import shards
 from unipart.data.codec import encode_sample
 from unipart.data.schema import SCHEMA_VERSION
@@ -89,17 +88,9 @@ def test_truncated_shard_and_misspelt_split_are_named(tmp_path, write_dataset):
         shards.ShardIndex.open(tmp_path, "train")
 
 
-def test_a_dataset_in_object_storage_reads_alike(tmp_path, write_dataset, monkeypatch):
-    moto = pytest.importorskip("moto")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    storage._client.cache_clear()
-    with moto.mock_aws():
-        storage._client().create_bucket(Bucket="bucket")
-        samples = write_dataset("s3://bucket/dataset")
-        index = shards.ShardIndex.open("s3://bucket/dataset", "train")
-        read = index.read(5, groups=("parts",))
-    storage._client.cache_clear()
+def test_a_dataset_in_object_storage_reads_alike(write_dataset, bucket):
+    samples = write_dataset(f"{bucket}/dataset")
+    index = shards.ShardIndex.open(f"{bucket}/dataset", "train")
+    read = index.read(5, groups=("parts",))
     assert read.queries is None
     np.testing.assert_array_equal(read.parts.points, samples[5].parts.points)

@@ -116,19 +116,6 @@ def test_a_model_without_a_config_is_our_mistake(tmp_path: Path):
         save_pretrained(torch.nn.Linear(2, 2), tmp_path)
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch):
-    moto = pytest.importorskip("moto")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    storage._client.cache_clear()
-    with moto.mock_aws():
-        storage._client().create_bucket(Bucket="bucket")
-        yield "s3://bucket/models"
-    storage._client.cache_clear()
-
-
 def test_a_model_goes_to_object_storage_and_back(bucket: str, folder: Path):
     model = load_pretrained(folder)
     address = storage.join(bucket, "anchor")

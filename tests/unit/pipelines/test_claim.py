@@ -7,7 +7,6 @@ import pytest
 
 from pipelines import ledger
 from pipelines.claim import CLAIM, claim_dataset
-from unipart import storage
 from unipart.errors import UserError
 
 
@@ -48,20 +47,11 @@ def test_every_run_has_a_larger_number_than_all_before_it(tmp_path):
         assert third.attempt == 10
 
 
-def test_in_object_storage_the_newest_run_wins(monkeypatch):
-    moto = pytest.importorskip("moto")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    storage._client.cache_clear()
-    with moto.mock_aws():
-        storage._client().create_bucket(Bucket="bucket")
-        with claim_dataset("s3://bucket/dataset", "plan") as older:
-            older.check()
-            with claim_dataset("s3://bucket/dataset", "plan") as newer:
-                newer.check()
-                assert newer.attempt > older.attempt
-                with pytest.raises(UserError, match="another run took over"):
-                    older.check()
-    storage._client.cache_clear()
+def test_in_object_storage_the_newest_run_wins(bucket):
+    with claim_dataset(f"{bucket}/dataset", "plan") as older:
+        older.check()
+        with claim_dataset(f"{bucket}/dataset", "plan") as newer:
+            newer.check()
+            assert newer.attempt > older.attempt
+            with pytest.raises(UserError, match="another run took over"):
+                older.check()

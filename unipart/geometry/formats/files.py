@@ -82,6 +82,11 @@ def read_limited(url: str | Path, max_bytes: int) -> bytes:
     return data
 
 
+def has_scheme(reference: str) -> bool:
+    """Tells whether a reference or location is more than a path: ``https:``, ``s3:``, ``file:`` ..."""
+    return _SCHEME.match(reference) is not None
+
+
 def decode_data_uri(uri: str) -> bytes:
     """Returns the content of ``data:[type][;base64],...``.
 
@@ -101,7 +106,7 @@ def decode_data_uri(uri: str) -> bytes:
 
 def _safe_name(name: str, uri: str) -> str:
     name = name.replace("\\", "/")
-    if _SCHEME.match(name) or name.startswith("/") or "\0" in name:
+    if has_scheme(name) or name.startswith("/") or "\0" in name:
         raise Reject("uri_escape", f"reference {uri[:80]!r} is not a relative path")
     depth = 0
     for step in name.split("/"):
