@@ -200,7 +200,9 @@ class TestHttpAssets:
 
 
 class TestS3:
-    def test_a_prefix_is_listed_like_a_folder(self, bucket, tmp_path):
+    @pytest.fixture(scope="class", autouse=True)
+    def few(self, bucket) -> dict[str, bytes]:
+        """A small prefix that all tests of the class read."""
         gltf, binary = split_glb(GLB["chair"])
         files = {
             "a.glb": GLB["table"],
@@ -213,6 +215,10 @@ class TestS3:
         }
         for name, data in files.items():
             storage.write_bytes(f"{bucket}/few/{name}", data)
+        return files
+
+    def test_a_prefix_is_listed_like_a_folder(self, bucket, few, tmp_path):
+        for name, data in few.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(data)
         rows, local = build_catalog([f"{bucket}/few/"]), build_catalog([str(tmp_path)])
