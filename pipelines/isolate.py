@@ -38,8 +38,8 @@ class Outcome:
     Attributes:
         state: ``done``, ``rejected`` (the function raised `Reject`) or ``failed``.
         result: what the function returned, when done.
-        reason: reason code of the `Reject`; else ``crash_<signal>``, ``timeout``, ``out_of_memory``, ``exception``, ``no_result``
-            or ``zygote_lost``.
+        reason: reason code of the `Reject`; else ``crash_<signal>``, ``timeout``, ``out_of_memory``, ``environment`` (the storage
+            could not be reached, say), ``exception``, ``no_result`` or ``zygote_lost``.
         message: one sentence.
         traceback: Python traceback or the end of what the process wrote to stderr.
         stage: the last step that the function reported.

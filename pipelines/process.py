@@ -45,7 +45,7 @@ def process_asset(request: dict[str, Any], report: Callable[[str], None]) -> dic
     cache = cache_address(out, plan, sha256)
     from_cache = storage.exists(cache)
     if from_cache:
-        with storage.open_binary(cache) as file:
+        with storage.open_seekable(cache) as file:
             row |= read_cache(file)
     seconds: dict[str, float] = {}
     for stage in plan.stages:

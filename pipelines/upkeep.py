@@ -29,7 +29,7 @@ def verify_shards(out: str) -> int:
     for shard in manifest.shards:
         digest = hashlib.sha256()
         try:
-            with storage.open_binary(storage.join(out, shard.name)) as file:
+            with storage.open_stream(storage.join(out, shard.name)) as file:
                 while chunk := file.read(_CHUNK):
                     digest.update(chunk)
         except FileNotFoundError:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from unipart.errors import Reject
+from unipart.errors import EnvironmentProblem, Reject
 
 Target = Callable[[dict[str, Any], Callable[[str], None]], dict[str, Any]]
 
@@ -97,8 +97,9 @@ def _call(target: Target, message: dict[str, Any], report: Callable[[str], None]
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))  # or reporting it would need what is not there
         return _out_of_memory(message, traceback.format_exc())
     except Exception as error:  # noqa: BLE001 - the border of the isolation: whatever went wrong becomes a row
+        reason = "environment" if isinstance(error, EnvironmentProblem) else "exception"
         text = f"{type(error).__name__}: {error}"
-        return {"state": "failed", "reason": "exception", "message": text[:500], "traceback": traceback.format_exc()[-_MAX_TEXT:]}
+        return {"state": "failed", "reason": reason, "message": text[:500], "traceback": traceback.format_exc()[-_MAX_TEXT:]}
 
 
 def _collect(read_end: int, pid: int, deadline: float) -> tuple[list[bytes], bool]:

@@ -7,10 +7,11 @@ from the environment as boto3 reads them (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY
 import hashlib
 import io
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -97,21 +98,8 @@ def read_bytes(url: str | Path) -> bytes:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    with open_binary(url) as file:
+    with open_stream(url) as file:
         return file.read()
-
-
-def open_binary(url: str | Path) -> BinaryIO:
-    """Opens a file for reading; an object of S3 is streamed.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not is_s3(url):
-        return Path(url).open("rb")
-    bucket, key = _split(url)
-    with _explained(url):
-        return _client().get_object(Bucket=bucket, Key=key)["Body"]
 
 
 @contextmanager
@@ -122,12 +110,32 @@ def open_stream(url: str | Path) -> Iterator[BinaryIO]:
         FileNotFoundError: there is no such file.
         EnvironmentProblem: the storage cannot be reached.
     """
-    with open_binary(url) as file:
-        if not is_s3(url):
+    if not is_s3(url):
+        with Path(url).open("rb") as file:
             yield file
-            return
-        with _explained(url):
+        return
+    bucket, key = _split(url)
+    with _explained(url), closing(_client().get_object(Bucket=bucket, Key=key)["Body"]) as body:
+        yield body
+
+
+@contextmanager
+def open_seekable(url: str | Path) -> Iterator[BinaryIO]:
+    """Gives a file for random access; an object of S3 is fetched to a temporary file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        EnvironmentProblem: the storage cannot be reached.
+    """
+    if not is_s3(url):
+        with Path(url).open("rb") as file:
             yield file
+        return
+    with tempfile.TemporaryFile() as copy:
+        with open_stream(url) as stream:
+            shutil.copyfileobj(stream, copy)
+        copy.seek(0)
+        yield copy
 
 
 def open_range(url: str | Path, offset: int, length: int) -> tuple[BinaryIO, int]:

@@ -101,6 +101,7 @@ def fingerprint(out) -> dict:
     manifest = read_manifest(out)
     facts = ("asset_id", "uri", "sha256", "split", "state", "reason", "num_parts", "artefact_sha256", "artefact_bytes")
     rows = ledger.read_ledger(str(out), DIGEST)
+    assert not [row for row in rows.values() if row["state"] == "failed"], "with message and traceback, or nobody can tell why"
     return {
         "content": manifest.content_digest,
         "counts": manifest.counts,

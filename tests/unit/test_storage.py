@@ -48,6 +48,15 @@ def test_a_stream_reads_once_and_says_what_is_missing(root):
         pass
 
 
+def test_a_seekable_file_reads_anywhere(root):
+    storage.write_bytes(storage.join(root, "x"), b"0123456789")
+    with storage.open_seekable(storage.join(root, "x")) as file:
+        file.seek(-3, 2)
+        assert (file.read(), file.seek(0), file.read(2)) == (b"789", 0, b"01")
+    with pytest.raises(FileNotFoundError), storage.open_seekable(storage.join(root, "none")):
+        pass
+
+
 def test_range_begins_where_it_says(root):
     address = storage.join(root, "x")
     storage.write_bytes(address, b"0123456789")

@@ -12,7 +12,7 @@ from unipart.errors import EnvironmentProblem
 
 TARGET = """
 import ctypes, os, time
-from unipart.errors import Reject
+from unipart.errors import EnvironmentProblem, Reject
 
 WARM = []
 
@@ -30,6 +30,8 @@ def work(request, report):
         raise Reject("no_faces", "the file has no faces")
     if kind == "raise":
         raise KeyError("boom")
+    if kind == "unreachable":
+        raise EnvironmentProblem("s3://bucket/key: no answer", "check AWS_ENDPOINT_URL")
     if kind == "segv":
         ctypes.string_at(0)
     if kind == "abort":
@@ -97,6 +99,7 @@ def test_result_comes_from_a_fresh_child_of_the_warm_zygote(isolated):
     [
         ("reject", "rejected", "no_faces"),
         ("raise", "failed", "exception"),
+        ("unreachable", "failed", "environment"),
         ("segv", "failed", "crash_sigsegv"),
         ("abort", "failed", "crash_sigabrt"),
         ("hang", "failed", "timeout"),

@@ -9,6 +9,7 @@ from pipelines import cache
 from pipelines.plan import build_plan
 from pipelines.process import artefact_address, cache_address, process_asset
 from pipelines.sources.catalog import build_catalog
+from unipart import storage
 from unipart.data.codec import decode_sample
 from unipart.data.shards import read_members
 from unipart.errors import Reject
@@ -92,11 +93,17 @@ def test_same_input_same_bytes_and_another_seed_other_samples_on_the_same_remesh
     assert not np.array_equal(other_sample.surface.points, sample.surface.points)
 
 
-def test_a_result_from_the_cache_is_that_of_a_full_run(processed, asset, small_config, tmp_path):
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_a_result_from_the_cache_is_that_of_a_full_run(processed, asset, small_config, tmp_path, place, request):
+    """What a kill between the two writes leaves: the cache is there and the artefact is not."""
     out, result, _, _ = processed
-    Path(artefact_address(out, build_plan(small_config).digest, asset["asset_id"])).unlink()
-    again = process_asset({"row": asset, "config": small_config.model_dump(mode="json"), "out": out}, lambda _: None)
+    plan = build_plan(small_config)
+    left = str(tmp_path) if place == "folder" else request.getfixturevalue("bucket") + "/dataset"
+    storage.write_bytes(cache_address(left, plan, asset["sha256"]), storage.read_bytes(cache_address(out, plan, asset["sha256"])))
+    stages = []
+    again = process_asset({"row": asset, "config": small_config.model_dump(mode="json"), "out": left}, stages.append)
     assert again["artefact_sha256"] == result["artefact_sha256"]
+    assert "remesh" not in stages
 
 
 def test_cache_round_trip_is_exact(processed, asset, small_config):
