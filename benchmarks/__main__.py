@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-BENCHMARKS = ("remesh", "field", "objects", "labels", "fps", "moe", "hot_paths", "models")
+BENCHMARKS = ("remesh", "field", "objects", "labels", "fps", "moe", "hot_paths", "models", "training")
 
 if __name__ == "__main__":
     for name in BENCHMARKS:

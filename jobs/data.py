@@ -24,6 +24,7 @@ _EXAMPLES = """examples:
   unipart data run models/ --out dataset --retry failed --limits.seconds 1800
   unipart data status dataset --json                             every asset with its state and reason
   unipart data inspect dataset --verify                          what the shards hold, and whether they are whole
+  unipart data encode dataset --vae models/vae --out latents     latent shards: trainings read what the frozen VAE says
   unipart data clean dataset                                     remove the cache that only a further run would use
 """
 _TOO_MUCH_BAD_DATA = 1
@@ -45,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     known, rest = parser.parse_known_args(argv)
     if rest and known.command not in ("run", "plan"):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
-    commands = {"plan": _plan, "run": _run, "status": _status, "inspect": _inspect, "clean": _clean}
+    commands = {"plan": _plan, "run": _run, "status": _status, "inspect": _inspect, "clean": _clean, "encode": _encode}
     return commands[known.command](known, rest)
 
 
 def _parser() -> argparse.ArgumentParser:
     shape: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": _EXAMPLES}
     parser = SuggestingParser("unipart data", description=_DESCRIPTION, **shape)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="plan | run | status | inspect | clean")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="plan | run | status | inspect | encode | clean")
     plan = commands.add_parser(
         "plan", help="print the stages, what there is to do and what it costs", description=_DESCRIPTION, **shape
     )
@@ -60,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="kept, rejected, failed, and why", **shape)
     inspect = commands.add_parser("inspect", help="what the shards hold", **shape)
     clean = commands.add_parser("clean", help="remove what only a further run would use", **shape)
+    encode = commands.add_parser("encode", help="what the frozen encoders say of every sample; resumes by default", **shape)
+    _add_encoding(encode)
     for command in (plan, run):
         command.add_argument("sources", nargs="+", metavar="SOURCE")
         command.add_argument("--out", required=command is run, metavar="DIR", help="dataset folder or s3:// address")
@@ -75,23 +78,37 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--retry", choices=("failed", "rejected"), help="do these assets again")
     plan.add_argument("--sample", type=_positive, metavar="N", help="curate N assets and tell the cost; with --out they count")
     plan.add_argument("--objects", type=_positive, metavar="N", help="tell the cost of N assets like these")
-    for command in (plan, run):
+    for command in (plan, run, encode):
         command.add_argument("--cpus", type=_positive, metavar="N", help="CPUs to use here (default: all)")
         command.add_argument(
             "--address", default="local", help="Ray cluster to join: auto, HOST:PORT or ray://... (default: run here)"
         )
-    for command in (run, status):
+    for command in (run, status, encode):
         command.add_argument(
             "--min-kept", type=_fraction, default=0.0, metavar="F", help="exit with 1 below this kept fraction, or if none"
         )
-    for command in (status, inspect, clean):
+    for command in (status, inspect, clean, encode):
         command.add_argument("dataset", metavar="DIR")
     inspect.add_argument("--verify", action="store_true", help="read every shard and compare it with the manifest")
     clean.add_argument("--artefacts", action="store_true", help="the objects too: a later run that adds one makes all again")
     inspect.add_argument("sample", nargs="?", help="an asset id, to see its arrays")
-    for command in (plan, run, status, inspect, clean):
+    for command in (plan, run, status, inspect, clean, encode):
         command.add_argument("--json", action="store_true", help="results as JSON on standard output")
     return parser
+
+
+def _add_encoding(encode: argparse.ArgumentParser) -> None:
+    encode.add_argument("--vae", required=True, metavar="RUN", help="the VAE: its run or checkpoint folder")
+    encode.add_argument(
+        "--image-encoder", metavar="RUN", help="also store image tokens: a whole model's run, or the folder of an image encoder"
+    )
+    encode.add_argument("--out", required=True, metavar="DIR", help="folder or s3:// address of the latent shards")
+    encode.add_argument("--draws", type=_positive, default=1, metavar="K", help="draws of surface points an object (default: 1)")
+    encode.add_argument("--seed", type=int, default=0, help="of the draws: that of the training (default: 0)")
+    encode.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="compute type (default: fp32)")
+    encode.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="stored type (default: float32)")
+    encode.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples")
+    encode.add_argument("--retry", choices=("failed",), help="do these samples again")
 
 
 def _plan(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -198,6 +215,24 @@ def _clean(arguments: argparse.Namespace, rest: list[str]) -> int:
     freed = clean(storage.resolve(arguments.dataset), arguments.artefacts)
     print(json.dumps({"freed_bytes": freed}) if arguments.json else f"{freed / 1e9:.3f} GB freed")
     return 0
+
+
+def _encode(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from pathlib import Path
+
+    from jobs.encode import make_encoding, run_encoding
+    from jobs.training.state import find_checkpoint
+    from pipelines.runner import RunOptions
+
+    images = Path(arguments.image_encoder) if arguments.image_encoder else None
+    if images is not None and not (images / "config.json").is_file():
+        images = find_checkpoint(images)
+    settings = {"seed": arguments.seed, "num_draws": arguments.draws, "precision": arguments.precision, "dtype": arguments.dtype}
+    encoding = make_encoding(arguments.dataset, find_checkpoint(Path(arguments.vae)), images, **settings)
+    options = RunOptions(arguments.limit, arguments.retry, arguments.cpus, arguments.address)
+    rows, worked = run_encoding(encoding, arguments.out, options, _show_progress)
+    _say(f"{worked} samples encoded, {len(rows) - worked} were settled before")
+    return _report(rows, arguments)
 
 
 def _config(arguments: argparse.Namespace, rest: Sequence[str]) -> Any:

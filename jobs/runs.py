@@ -1,6 +1,8 @@
 """What a finished or running training left in its folder, read without torch: settings, history, checkpoints."""
 
+import hashlib
 import json
+import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,11 @@ from unipart.errors import UserError
 HISTORY = "history.jsonl"
 SETTINGS = "train.json"
 WEIGHTS = "model.safetensors"
+PROGRESS = "train_state/progress.json"
+DIGESTS = "digests.json"
+BEST = "best"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,63 @@ def latest_checkpoint(run: Path) -> Path | None:
     """Returns the newest complete checkpoint of a run, or None."""
     folders = checkpoint_folders(run)
     return folders[-1] if folders else None
+
+
+def best_checkpoint(run: Path, best: str) -> Path | None:
+    """Returns the checkpoint with the best figure, or None where none has it.
+
+    Args:
+        run: the run's folder.
+        best: ``metric:min`` or ``metric:max``; only a figure that was measured at the checkpoint's own step counts.
+    """
+    metric, _, direction = best.rpartition(":")
+    sign = -1.0 if direction == "max" else 1.0
+    scored = [(json.loads((folder / PROGRESS).read_text()).get("scores", {}), folder) for folder in checkpoint_folders(run)]
+    ranked = [(sign * scores[metric], folder) for scores, folder in scored if metric in scores]
+    return min(ranked, default=(0.0, None), key=lambda pair: pair[0])[1]
+
+
+def sound_checkpoint(run: Path) -> Path | None:
+    """Returns the newest checkpoint whose files are as they were written; a damaged one is said, and put aside.
+
+    It keeps its content under the name ``.damaged_step_N``.
+    """
+    for folder in reversed(checkpoint_folders(run)):
+        problem = damage(folder)
+        if not problem:
+            return folder
+        aside = folder.with_name(f".damaged_{folder.name}")
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = folder.with_name(f".damaged_{folder.name}.{number}")
+        folder.rename(aside)
+        log.warning("checkpoint %s is damaged (%s): put aside as %s, the one before it is used", folder.name, problem, aside.name)
+    return None
+
+
+def damage(folder: Path) -> str:
+    """Returns what is wrong with a checkpoint's files, or an empty text; one without digests is not checked."""
+    path = folder / DIGESTS
+    if not path.is_file():
+        return ""
+    try:
+        expected = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        return f"{DIGESTS} is no JSON"
+    found = file_digests(folder)
+    wrong = [name for name, digest in expected.items() if found.get(name) != digest]
+    return f"{', '.join(wrong)} changed or missing" if wrong else ""
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Returns {path in the folder: sha256} of all files but the list of digests itself."""
+    digests: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / DIGESTS:
+            with path.open("rb") as file:
+                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def read_run(folder: str | Path) -> RunRecord:

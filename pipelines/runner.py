@@ -226,7 +226,7 @@ def process(
 
     warm_up()  # compiles the kernels once, before every worker would
     if not ray.is_initialized():
-        _start_ray(options)
+        start_ray(options)
     _check_layout(plan, ray.nodes(), options.address == "local")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -254,7 +254,7 @@ def process(
             progress(Progress(sum(counts.values()), len(pending), dict(counts), time.monotonic() - started))
             mine.check()
     except RayError as error:
-        raise _explained(error) from error
+        raise explained(error) from error
 
 
 def process_block(table: pa.Table, claim: Claim, config: dict[str, Any], digest: str) -> pa.Table:
@@ -288,7 +288,7 @@ def process_block(table: pa.Table, claim: Claim, config: dict[str, Any], digest:
     return ledger.to_table(rows, LEDGER_COLUMNS)
 
 
-def _start_ray(options: RunOptions) -> None:
+def start_ray(options: RunOptions) -> None:
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -322,7 +322,7 @@ def _check_layout(plan: Plan, nodes: Sequence[dict[str, Any]], local: bool) -> N
     )
 
 
-def _explained(error: Exception) -> EnvironmentProblem:
+def explained(error: Exception) -> EnvironmentProblem:
     """Returns what to tell the user about an error of Ray: its text ends with a chain of tracebacks, the first names the cause."""
     text = str(error)
     cause = _CAUSE.search(text)

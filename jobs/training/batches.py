@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.training.config import AnchorTrainConfig, AnyTrainConfig, PartTrainConfig, VaeTrainConfig, WholeTrainConfig
+from jobs.training.config import AnchorTrainConfig, AnyTrainConfig, VaeTrainConfig, WholeTrainConfig
 from jobs.training.loop import Place
+from unipart.data.latents import LatentIndex, StoredLatents, has_tokens, open_latents, part_member, tokens_member, whole_member
 from unipart.data.loader import Batch, LoaderOptions, make_loader
 from unipart.data.schema import QUERY_KINDS, Sample, SurfaceSamples
 from unipart.data.shards import ShardIndex
@@ -16,6 +17,8 @@ from unipart.models.geom_seg_vae import GeomSegVAEConfig
 from unipart.rng import derive
 
 Item = dict[str, Any]
+ONLINE = "online"
+"""Value of the field `latents` of a training that encodes as it goes."""
 WHOLE = -1
 """Part number that stands for the whole object."""
 
@@ -57,64 +60,131 @@ class VaeDraw:
         return {**item, "queries": queries[rows], "field": field[rows]}
 
 
-class WholeDraw:
-    """A whole object's labelled points and, for the whole model, one condition image.
+class PointShapes:
+    """Shapes as surface points, for an encoder that runs inside the training.
 
     Args:
         vae: sizes of the frozen VAE.
-        image_size: pixels of the image; None for no image.
-        fixed: draw the same points of an object each time, so that its latents can be cached.
         seed: of the fixed draws.
+        num_draws: how often the points of an object are drawn, always the same; 0 draws new ones at each visit.
     """
 
-    def __init__(self, vae: GeomSegVAEConfig, image_size: int | None, fixed: bool, seed: int) -> None:
-        self.vae, self.image_size, self.fixed, self.seed = vae, image_size, fixed, seed
-        self.groups = ("surface",) if image_size is None else ("surface", "views")
+    groups = ("surface",)
+    part_groups = ("surface", "parts")
+
+    def __init__(self, vae: GeomSegVAEConfig, seed: int, num_draws: int) -> None:
+        self.vae, self.seed, self.num_draws = vae, seed, num_draws
+
+    def draw(self, sample: Any, rng: np.random.Generator) -> int:
+        """Chooses one of the fixed draws; -1 where there are none."""
+        return int(rng.integers(self.num_draws)) if self.num_draws else -1
+
+    def whole(self, sample: Sample, draw: int, rng: np.random.Generator) -> Item:
+        """Returns C labelled points of the whole."""
+        surface = draw_surface(sample, self.vae.num_points, self._rng(sample, WHOLE, draw, rng))
+        return {**_surface_item(surface, sample.num_parts, labelled=True), "point_draw": draw}
+
+    def part(self, sample: Sample, part: int, draw: int, whole: Item, rng: np.random.Generator) -> Item:
+        """Returns C points of a part in both frames; for the whole object as its own part those of `whole`."""
+        if part == WHOLE:
+            return {"gcs_points": whole["points"], "ncs_points": whole["points"], "part_normals": whole["normals"]}
+        assert sample.parts is not None
+        ncs = draw_part(sample, part, self.vae.num_points, self._rng(sample, part, draw, rng), in_ncs=True)
+        gcs_points = sample.parts.to_ncs[part].invert().apply(ncs.points)
+        return {"gcs_points": gcs_points, "ncs_points": ncs.points, "part_normals": ncs.normals}
+
+    def _rng(self, sample: Sample, part: int, draw: int, rng: np.random.Generator) -> np.random.Generator:
+        return rng if draw < 0 else derive(self.seed, "points", sample.sample_id, part, *draw_key(draw))
+
+
+class StoredShapes:
+    """Shapes as latent shards hold them: the posterior of a VAE that ran before the training."""
+
+    groups = part_groups = ()
+
+    def draw(self, sample: StoredLatents, rng: np.random.Generator) -> int:
+        """Chooses one of the draws that were encoded."""
+        return int(rng.integers(sample.meta["num_draws"]))
+
+    def whole(self, sample: StoredLatents, draw: int, rng: np.random.Generator) -> Item:
+        """Returns mean, logvar, anchors and token_labels of the whole."""
+        return dict(sample.arrays(whole_member(draw)))
+
+    def part(self, sample: StoredLatents, part: int, draw: int, whole: Item, rng: np.random.Generator) -> Item:
+        """Returns means and logvars of a part in both frames."""
+        if part == WHOLE:
+            return {f"{space}_{name}": whole[name] for space in ("gcs", "ncs") for name in ("mean", "logvar")}
+        arrays = sample.arrays(part_member(part, draw))
+        return {name: array for name, array in arrays.items() if not name.endswith("anchors")}
+
+
+class WholeDraw:
+    """A whole object and, for the whole model, one condition image.
+
+    Args:
+        shapes: what stands for a shape.
+        image_size: pixels of the image; None for no image.
+        tokens: read the image's tokens, which are stored, in its place.
+        remember: keep prepared images in memory.
+    """
+
+    def __init__(self, shapes: PointShapes | StoredShapes, image_size: int | None, tokens: bool, remember: bool) -> None:
+        self.shapes, self.image_size, self.tokens, self.remember = shapes, image_size, tokens, remember
+        self.groups = shapes.groups if image_size is None else (*shapes.groups, "views")
         self._images: dict[tuple[str, int], NDArray[np.float32]] = {}
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Item:
-        """Draws C points and an image."""
-        surface = draw_surface(sample, self.vae.num_points, self._points_rng(sample, rng, WHOLE))
-        item = {"sample_id": sample.sample_id, **_surface_item(surface, sample.num_parts, labelled=True)}
-        return item if self.image_size is None else {**item, "image": self._image(sample, rng)}
+    def __call__(self, sample: Any, rng: np.random.Generator) -> Item:
+        """Draws the shape and an image."""
+        shape = self.shapes.whole(sample, self.shapes.draw(sample, rng), rng)
+        item = {"sample_id": sample.sample_id, **shape}
+        return item if self.image_size is None else {**item, **self._image(sample, rng)}
 
-    def _points_rng(self, sample: Sample, rng: np.random.Generator, part: int) -> np.random.Generator:
-        return derive(self.seed, "points", sample.sample_id, part) if self.fixed else rng
-
-    def _image(self, sample: Sample, rng: np.random.Generator) -> NDArray[np.float32]:
-        """A random view, prepared as at inference, [3 S S] in [0, 1]."""
+    def _image(self, sample: Any, rng: np.random.Generator) -> Item:
+        """A random view, prepared as at inference, [3 S S] in [0, 1]; or its tokens [T Dc]."""
+        if self.tokens:
+            return {"image_tokens": sample.arrays(tokens_member(sample.view))["tokens"]}
         assert self.image_size is not None
-        number = int(rng.integers(len(sample.views)))
-        key = (sample.sample_id, number)
-        if key in self._images:
-            return self._images[key]
-        pixels = prepare_image(sample.views[number].rgba, self.image_size).pixels
-        image = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
-        if self.fixed:
-            self._images[key] = image
-        return image
+        rgba = sample.views[int(rng.integers(len(sample.views)))].rgba
+        key = (sample.sample_id, hash(rgba.tobytes()))  # a view has no number here: the loader may have read this one alone
+        image = self._images.get(key)
+        if image is None:
+            image = image_input(rgba, self.image_size)
+            if self.remember:
+                self._images[key] = image
+        return {"image": image}
 
 
 class PartDraw(WholeDraw):
     """What the part model learns from: the whole, an image, and one part in both spaces."""
 
-    def __init__(self, config: PartTrainConfig, vae: GeomSegVAEConfig, image_size: int) -> None:
-        super().__init__(vae, image_size, config.cache_latents, config.seed)
-        self.whole_fraction = config.whole_fraction
-        self.groups = ("surface", "views", "parts")
+    def __init__(
+        self, whole_fraction: float, shapes: PointShapes | StoredShapes, image_size: int, tokens: bool, remember: bool
+    ) -> None:
+        super().__init__(shapes, image_size, tokens, remember)
+        self.whole_fraction = whole_fraction
+        self.groups = (*shapes.part_groups, "views")
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Item:
+    def __call__(self, sample: Any, rng: np.random.Generator) -> Item:
         """Draws a part with weight sqrt(area), or the whole object as its own part."""
-        item = super().__call__(sample, rng)
-        if rng.random() < self.whole_fraction:
-            same = {"gcs_points": item["points"], "ncs_points": item["points"], "part_normals": item["normals"]}
-            return {**item, "part": WHOLE, **same}
-        weights = np.sqrt([part["area"] for part in sample.meta["parts"]])
-        part = int(rng.choice(sample.num_parts, p=weights / weights.sum()))
-        assert sample.parts is not None
-        ncs = draw_part(sample, part, self.vae.num_points, self._points_rng(sample, rng, part), in_ncs=True)
-        gcs_points = sample.parts.to_ncs[part].invert().apply(ncs.points)
-        return {**item, "part": part, "gcs_points": gcs_points, "ncs_points": ncs.points, "part_normals": ncs.normals}
+        draw = self.shapes.draw(sample, rng)
+        whole = self.shapes.whole(sample, draw, rng)
+        item = {"sample_id": sample.sample_id, **whole, **self._image(sample, rng)}
+        part = WHOLE
+        if rng.random() >= self.whole_fraction:
+            weights = np.sqrt([part["area"] for part in sample.meta["parts"]])
+            part = int(rng.choice(sample.num_parts, p=weights / weights.sum()))
+        return {**item, "part": part, **self.shapes.part(sample, part, draw, whole, rng)}
+
+
+def image_input(rgba: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+    """Returns a view as the image encoder takes it, [3 S S] in [0, 1]."""
+    pixels = prepare_image(rgba, size).pixels
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
+
+
+def draw_key(draw: int) -> tuple[int, ...]:
+    """Returns what a fixed draw of points adds to the key of its seed; the first adds nothing."""
+    return (draw,) if draw else ()
 
 
 def draw_surface(sample: Sample, count: int, rng: np.random.Generator) -> SurfaceSamples:
@@ -161,22 +231,29 @@ class BatchSource:
     def _loader(self, split: str, start: int) -> Any:
         if split not in self._loaders:
             training = split == "train"
+            stored = self._open_latents(split)
             options = LoaderOptions(
                 rank=self.place.rank,
                 world_size=self.place.world,
                 num_workers=self.config.loader_workers if training else 0,
                 epochs=None if training else 1,
                 shuffle=training,
-                cache_samples=self.config.cache_samples,
-                views_per_sample=None if self.config.cache_samples else 1,
+                cache_samples=self.config.cache_samples and stored is None,
+                views_per_sample=1,
                 pin_memory=self.place.device.type == "cuda",
             )
             self._loaders[split] = make_loader(
-                self.dataset, split, self.micro_batch, self.draw, self.draw.groups, self.config.seed, options
+                stored or self.dataset, split, self.micro_batch, self.draw, self.draw.groups, self.config.seed, options
             )
         loader = self._loaders[split]
         loader.order.cursor = start
         return loader
+
+    def _open_latents(self, split: str) -> LatentIndex | None:
+        config = self.config
+        if isinstance(config, VaeTrainConfig) or config.latents == ONLINE:
+            return None
+        return open_latents(config.latents, self.dataset, split, pixels="views" in self.draw.groups and not self.draw.tokens)
 
 
 def make_draw(config: AnyTrainConfig, vae: GeomSegVAEConfig | None, image_size: int | None) -> VaeDraw | WholeDraw:
@@ -184,12 +261,16 @@ def make_draw(config: AnyTrainConfig, vae: GeomSegVAEConfig | None, image_size: 
     if isinstance(config, VaeTrainConfig):
         return VaeDraw(config)
     assert vae is not None
+    stored = config.latents != ONLINE
+    shapes = StoredShapes() if stored else PointShapes(vae, config.seed, config.point_draws if config.cache_latents else 0)
     if isinstance(config, AnchorTrainConfig):
-        return WholeDraw(vae, None, config.cache_latents, config.seed)
+        return WholeDraw(shapes, None, tokens=False, remember=False)
     assert image_size is not None
+    tokens = stored and has_tokens(config.latents)
     if isinstance(config, WholeTrainConfig):
-        return WholeDraw(vae, image_size, config.cache_latents, config.seed)
-    return PartDraw(config, vae, image_size)
+        frozen = config.image_encoder.kind != "small"
+        return WholeDraw(shapes, image_size, tokens and frozen, config.cache_latents)
+    return PartDraw(config.whole_fraction, shapes, image_size, tokens, config.cache_latents)
 
 
 def _surface_item(surface: SurfaceSamples, num_parts: int, labelled: bool) -> Item:

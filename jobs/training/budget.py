@@ -6,7 +6,6 @@ computed twice (what MFU is measured against). A token costs its top k experts a
 clicks and normalisations are not counted.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -88,10 +87,22 @@ def make_budget(config: AnyTrainConfig, parents: Parents, workers: int = 1) -> B
         modules={name: num_parameters(child) for name, child in load.trained.named_children() if num_parameters(child)},
         forward={name: forward for name, (forward, _) in flops.items()},
         frozen={name: one for name, (one, _) in cost.items()},
-        step=sum(map(sum, flops.values())) + sum(one for one, _ in cost.values()),
+        step=_step_flops(flops, cost),
         memory=_memory(config, load, frozen, micro_batch, workers),
         workers=workers,
     )
+
+
+def sample_flops(config: AnyTrainConfig, parents: Parents) -> float:
+    """Returns the FLOPs of one sample in training: what MFU is measured by."""
+    load = make_workload(config, parents)
+    return _step_flops(
+        {name: count_flops(lambda run=run: run(1), backward=True) for name, run in load.passes.items()}, _frozen(config, parents)
+    )
+
+
+def _step_flops(flops: dict[str, tuple[float, float]], frozen: dict[str, tuple[float, int]]) -> float:
+    return sum(map(sum, flops.values())) + sum(one for one, _ in frozen.values())
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -157,13 +168,12 @@ def image_encoder_cost(config: ImageEncoderConfig) -> tuple[float, int]:
 
 def _micro_batch(config: AnyTrainConfig, workers: int) -> int:
     """Returns the samples that a worker runs at once."""
-    micro, rest = divmod(config.batch_size, config.accumulate * workers)
-    if rest or not micro:
-        fits = math.gcd(config.batch_size // workers, config.accumulate)
-        divides = fits and config.batch_size % workers == 0
+    number = max(config.accumulate, workers)  # as `count_micro_batches` has it
+    micro, rest = divmod(config.batch_size, number)
+    if rest or not micro or number % workers:
         raise UserError(
-            f"batch size {config.batch_size} is not a multiple of {config.accumulate} micro-batches x {workers} workers",
-            f"--accumulate {fits}" if divides else "change --batch_size or --workers",
+            f"{config.batch_size} samples a step make {number} micro-batches, which {workers} workers cannot share evenly",
+            f"--accumulate {workers}" if config.batch_size % workers == 0 else "change --batch_size or --workers",
         )
     return micro
 
@@ -171,8 +181,8 @@ def _micro_batch(config: AnyTrainConfig, workers: int) -> int:
 def _memory(config: AnyTrainConfig, load: Workload, frozen: int, micro: int, workers: int) -> dict[str, Memory]:
     """Bytes a GPU, for N trained and F frozen parameters in fp32 and W workers.
 
-    Replicated (what `unipart train` does): 4 N parameters, 4 N gradients, 8 N AdamW, 4 N average, 4 N buffer of the gradients'
-    all-reduce if W > 1, 4 F frozen. Sharded (FSDP): all of N's over W, with the largest block gathered twice in the compute type.
+    Replicated (what `unipart train` does): 4 N parameters, 4 N gradients, 8 N AdamW, 4 N average, 4 F frozen; the all-reduce
+    needs no buffer of its own. Sharded (FSDP): all of N's over W, with the largest block gathered twice in the compute type.
     Activations: what autograd saves on the meta device under autocast's rules, b samples of it and once the weights' bf16 copies.
     Recomputed: only the blocks' inputs, what lies outside the blocks, and the largest block's own.
     """
@@ -180,11 +190,10 @@ def _memory(config: AnyTrainConfig, load: Workload, frozen: int, micro: int, wor
     one, two = (_saved(config, load, batch) for batch in (1, 2))
     averaged = 4.0 * trained if config.optimizer.ema_decay else 0.0
     states = {"parameters": 4.0 * trained, "gradients": 4.0 * trained, "AdamW states": 8.0 * trained, "weight average": averaged}
-    reduce = {"all-reduce buffer": 4.0 * trained} if workers > 1 else {}
     copies = 2 if config.precision == "bf16" else 4
     largest = max((num_parameters(block) for block in recomputable(load.trained)), default=trained)
     kinds = {
-        "replicated": {**states, **reduce},
+        "replicated": states,
         "sharded": {**{name: size / workers for name, size in states.items()}, "gathered blocks": 2.0 * copies * largest},
     }
     # What is saved and does not grow with the batch are the weights' copies; sharded, they are the gathered blocks.

@@ -47,15 +47,24 @@ class TrainConfig(Config):
     batch_size: int = 32
     """Objects a step, over all workers and accumulated micro-batches."""
     accumulate: int = 1
-    """Micro-batches a step."""
+    """Micro-batches a step, shared evenly by the workers; with more workers than that, one each. A micro-batch is the unit of
+    losses and of random draws: as long as their number stays, the curve does not depend on the number of workers."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What several workers share: gradients only, or also weights, their average and the optimiser's state, in slices."""
+    compile_blocks: bool = False
+    """torch.compile for each transformer block."""
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "bf16"
     """Compute type of the forward pass; weights and optimiser state stay fp32."""
     log_every: int = 50
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
+    best: str = Field(default="", pattern=r"^$|^.+:(min|max)$")
+    """Figure by which the best checkpoint is kept besides, with its direction: "val/loss:min". Measured at each checkpoint."""
     validate_every: int = 2000
     validation_batches: int = 4
+    score_every: int = 0
+    """Steps between scores and pictures of held-out objects; 0 only at the end."""
     loader_workers: int = 4
     """Loader processes a training worker."""
     cache_samples: bool = False
@@ -93,6 +102,10 @@ class AnchorTrainConfig(TrainConfig):
     """Standard deviation of noise on the latents, so that generated ones are decoded too."""
     cache_latents: bool = False
     """Encode each object once and keep its posterior in memory."""
+    point_draws: int = Field(default=1, ge=1)
+    """Draws of surface points an object that cache_latents chooses among; latent shards have a number of their own."""
+    latents: str = "online"
+    """Where the frozen encoders' answers come from: online, or the address of latent shards (`unipart data encode`)."""
 
 
 class WholeTrainConfig(TrainConfig):
@@ -110,6 +123,9 @@ class WholeTrainConfig(TrainConfig):
     recompute: bool = False
     """Compute the blocks again in the backward pass: a sixth of the memory for a third more work."""
     cache_latents: bool = False
+    point_draws: int = Field(default=1, ge=1)
+    latents: str = "online"
+    """As in the anchor decoder, like the two fields above."""
 
 
 class PartTrainConfig(TrainConfig):
@@ -132,6 +148,9 @@ class PartTrainConfig(TrainConfig):
     init_from_whole: bool = False
     """Start from the whole model's weights; the paper starts both from Hunyuan3D-2.1."""
     cache_latents: bool = False
+    point_draws: int = Field(default=1, ge=1)
+    latents: str = "online"
+    """As in the anchor decoder, like the two fields above."""
 
 
 AnyTrainConfig = VaeTrainConfig | AnchorTrainConfig | WholeTrainConfig | PartTrainConfig

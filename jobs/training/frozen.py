@@ -1,18 +1,23 @@
-"""The finished models that a training builds on: loaded once, never trained, and the VAE's encoder with a memory."""
+"""The finished models that a training builds on: loaded once, never trained; the VAE's encoder, and latent shards in its place."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from safetensors.torch import save
 from torch import Generator, Tensor, nn
 
+from jobs.training.batches import ONLINE
+from jobs.training.config import AnchorTrainConfig, PartTrainConfig, WholeTrainConfig
 from jobs.training.loop import Place
+from unipart.data.latents import read_latent_manifest
 from unipart.errors import UserError
 from unipart.models.geom_seg_vae import GeomSegVAE, label_values
-from unipart.models.pretrained import load_pretrained
+from unipart.models.pretrained import WEIGHTS, load_pretrained, read_tensors, weights_digest
 from unipart.rng import derive_seed
 
 M = TypeVar("M", bound=nn.Module)
@@ -39,18 +44,16 @@ class Posterior:
 
 
 class FrozenEncoder:
-    """The trained VAE's encoder; with a memory, an object encoded once is looked up from then on.
+    """The trained VAE's encoder; fixed draws are encoded with anchors of their own, and once where there is a memory.
 
     Args:
-        folder: checkpoint of the VAE.
-        cache: remember. The batches must then give an object the same points each time.
-        seed: of the anchors of remembered objects.
-        place: device.
+        vae: the frozen VAE.
+        cache: remember. The batches must then hold fixed draws (`PointShapes`).
+        seed: of the anchors of fixed draws.
     """
 
-    def __init__(self, folder: Path, cache: bool, seed: int, place: Place) -> None:
-        self.vae = load_frozen(folder, GeomSegVAE, place)
-        self.seed = seed
+    def __init__(self, vae: GeomSegVAE, cache: bool, seed: int) -> None:
+        self.vae, self.seed = vae, seed
         self.known: dict[str, Posterior] | None = {} if cache else None
 
     @property
@@ -58,17 +61,27 @@ class FrozenEncoder:
         """The VAE's z_scale."""
         return self.vae.z_scale
 
+    def whole(self, batch: dict[str, Any], draw: Generator) -> Posterior:
+        """Encodes the whole objects of a batch with sorted labels."""
+        keys = [_key(name, point_draw) for name, point_draw in _names(batch)]
+        return self._lookup(keys, batch["points"], batch["normals"], batch["labels"], batch["num_parts"], draw)
+
+    def part(self, batch: dict[str, Any], space: str, draw: Generator) -> Posterior:
+        """Encodes the parts of a batch alone, with label 0, in one of their frames."""
+        parts = batch["part"].tolist()
+        keys = [_key(f"{name}/{part}/{space}", number) for (name, number), part in zip(_names(batch), parts, strict=True)]
+        unknown, one = torch.full_like(batch["labels"], -1), torch.ones_like(batch["num_parts"])
+        return self._lookup(keys, batch[f"{space}_points"], batch["part_normals"], unknown, one, draw)
+
     @torch.no_grad()
-    def __call__(
-        self,
-        keys: list[str],
-        points: Float[Tensor, "B C 3"],
-        normals: Float[Tensor, "B C 3"],
-        labels: Int[Tensor, "B C"],
-        num_parts: Int[Tensor, " B"],
-        draw: Generator,
+    def point_features(self, points: Float[Tensor, "B C 3"], normals: Float[Tensor, "B C 3"], draw: Generator) -> Tensor:
+        """Returns the encoder's features of surface points [B L W], for conditions in point form."""
+        return self.vae.point_features(points, normals, draw).float()
+
+    @torch.no_grad()
+    def _lookup(
+        self, keys: list[str], points: Tensor, normals: Tensor, labels: Tensor, num_parts: Tensor, draw: Generator
     ) -> Posterior:
-        """Encodes with sorted labels; `keys` name the shapes for the memory."""
         if self.known is None:
             return self._encode(points, normals, labels, num_parts, draw)
         for row, key in enumerate(keys):
@@ -80,15 +93,83 @@ class FrozenEncoder:
         found = [self.known[key] for key in keys]
         return Posterior(*(torch.cat([getattr(one, name) for one in found]) for name in Posterior.__dataclass_fields__))
 
-    @torch.no_grad()
-    def point_features(self, points: Float[Tensor, "B C 3"], normals: Float[Tensor, "B C 3"], draw: Generator) -> Tensor:
-        """Returns the encoder's features of surface points [B L W], for conditions in point form."""
-        return self.vae.point_features(points, normals, draw).float()
-
     def _encode(self, points: Tensor, normals: Tensor, labels: Tensor, num_parts: Tensor, draw: Generator) -> Posterior:
         values = label_values(labels, num_parts, self.vae.config.label_encoding, None)
         encoding = self.vae.encode(points, normals, values, draw)
         return Posterior(encoding.mean, encoding.logvar, encoding.token_labels(labels), encoding.anchors)
+
+
+class StoredEncoder:
+    """Stands for the frozen encoder where its answers are read from latent shards; the VAE itself is not loaded.
+
+    Args:
+        latents: address of the shards.
+        folder: checkpoint of the VAE that the training builds on.
+        place: device.
+
+    Raises:
+        UserError: another VAE made the latents.
+    """
+
+    def __init__(self, latents: str, folder: Path, place: Place) -> None:
+        self.config = read_latent_manifest(latents).config
+        self.latents, wanted = latents, weights_digest(folder)
+        self._check("VAE", self.config["vae"], f"the training builds on {wanted} in {folder}", wanted)
+        self.scale = read_tensors(folder / WEIGHTS)["z_scale"].to(place.device)
+
+    def check_images(self, encoder: nn.Module) -> None:
+        """Checks that this image encoder made the tokens, if there are any.
+
+        Raises:
+            UserError: another one did.
+        """
+        made_by, wanted = self.config["image_encoder"], module_digest(encoder)
+        if made_by:
+            self._check("image encoder", made_by, f"the training uses {wanted}", wanted)
+
+    def whole(self, batch: dict[str, Any], draw: Generator) -> Posterior:
+        """Returns the posteriors of the whole objects."""
+        return Posterior(*(batch[name] for name in Posterior.__dataclass_fields__))
+
+    def part(self, batch: dict[str, Any], space: str, draw: Generator) -> Posterior:
+        """Returns the posteriors of the parts in one of their frames; nothing asks for their anchors."""
+        unknown = torch.full_like(batch["token_labels"], -1)
+        return Posterior(batch[f"{space}_mean"], batch[f"{space}_logvar"], unknown, torch.full_like(batch["anchors"], torch.nan))
+
+    def _check(self, what: str, made_by: str, told: str, wanted: str) -> None:
+        if made_by != wanted:
+            raise UserError(
+                f"the latents in {self.latents} were made by {what} {made_by}, but {told}",
+                "give latents of this model (`unipart data encode`), or --latents online",
+            )
+
+
+def make_encoder(config: AnchorTrainConfig | WholeTrainConfig | PartTrainConfig, folder: Path, place: Place) -> Any:
+    """Returns what tells the posteriors of a batch: the frozen VAE of a checkpoint, or latent shards that it made."""
+    if config.latents == ONLINE:
+        return FrozenEncoder(load_frozen(folder, GeomSegVAE, place), config.cache_latents, config.seed)
+    if isinstance(config, PartTrainConfig) and config.model.cond_form == "points":
+        raise UserError("conditions in point form need the VAE, which latent shards replace", "--latents online")
+    return StoredEncoder(config.latents, folder, place)
+
+
+def image_tokens(encoder: nn.Module, batch: dict[str, Any]) -> Tensor:
+    """Returns the tokens of a batch's images, read or encoded."""
+    return batch["image_tokens"] if "image_tokens" in batch else encoder(batch["image"])
+
+
+def module_digest(module: nn.Module) -> str:
+    """Returns the digest that a model's weights get in a checkpoint."""
+    weights = {name: value.detach().contiguous().cpu() for name, value in module.state_dict().items()}
+    return hashlib.sha256(save(weights)).hexdigest()
+
+
+def _names(batch: dict[str, Any]) -> list[tuple[str, int]]:
+    return list(zip(batch["sample_id"], batch["point_draw"].tolist(), strict=True))
+
+
+def _key(name: str, draw: int) -> str:
+    return f"{name}#{draw}" if draw > 0 else name
 
 
 def load_frozen(folder: Path, kind: type[M], place: Place) -> M:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed
 
-from jobs.runs import SETTINGS
-from jobs.training.batches import BatchSource, make_draw
-from jobs.training.config import CONFIGS, AnyTrainConfig, Kind
+from jobs.runs import SETTINGS, latest_checkpoint, sound_checkpoint
+from jobs.training.batches import ONLINE, BatchSource, make_draw
+from jobs.training.budget import sample_flops
+from jobs.training.config import CONFIGS, AnyTrainConfig, Kind, VaeTrainConfig
 from jobs.training.loop import Place, Run, fit
 from jobs.training.objectives import make_objective
 from jobs.training.state import Progress, find_checkpoint
+from jobs.training.workload import Parents
+from unipart import storage
 from unipart.data.shards import read_manifest
 from unipart.errors import EnvironmentProblem, UserError
 from unipart.inference.checkpoints import IMAGE_ENCODER
@@ -25,7 +27,10 @@ from unipart.models.pretrained import load_config, weights_digest
 
 PARENTS: dict[Kind, tuple[Kind, ...]] = {"vae": (), "anchor": ("vae",), "whole": ("vae",), "part": ("vae", "whole")}
 """The finished models that each training builds on."""
-FREE = ("steps", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every", "validation_batches", "loader_workers")
+FREE = (
+    *("steps", "log_every", "checkpoint_every", "keep_checkpoints", "best", "validate_every", "validation_batches", "score_every"),
+    *("loader_workers", "accumulate", "parallel", "compile_blocks", "recompute", "latents"),
+)
 """Fields that may change when a run is continued."""
 
 log = logging.getLogger(__name__)
@@ -74,7 +79,10 @@ def make_job(config: AnyTrainConfig, recipe: AnyTrainConfig, data: str, folder: 
         UserError: what is missing or does not fit.
     """
     read_manifest(data)
+    if not isinstance(config, VaeTrainConfig) and config.latents != ONLINE:
+        config = config.replace(latents=storage.resolve(config.latents))
     parents = {kind: str(find_checkpoint(models / kind).resolve()) for kind in PARENTS[config.kind]}
+    sound_checkpoint(folder)
     settings = folder / SETTINGS
     if settings.is_file():
         before = CONFIGS[config.kind].parse(json.loads(settings.read_text())["config"], source=str(settings))
@@ -96,15 +104,37 @@ def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
     place = Place(device, rank, world)
     parents = {kind: Path(folder) for kind, folder in job.parents.items()}
     folder = Path(job.folder)
+    micro_batches = count_micro_batches(config, folder, world)
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         document = {"kind": job.kind, "data": job.data, "parents": job.parents, "init": job.init}
-        document |= {"changed": job.changed, "config": job.config}
-        (folder / SETTINGS).write_text(json.dumps(document, indent=2) + "\n")
+        document |= {"changed": job.changed, "micro_batches": micro_batches, "config": job.config}
+        fresh = folder / f".{SETTINGS}"
+        fresh.write_text(json.dumps(document, indent=2) + "\n")
+        fresh.replace(folder / SETTINGS)
     objective = make_objective(config, parents, job.image_weights, place, Path(job.init) if job.init else None)
     draw = make_draw(config, _vae_config(parents), _image_size(config, parents))
-    source = BatchSource(job.data, config, draw, place)
-    return fit(Run(config, objective, source, folder, place, facts(job)))
+    source = BatchSource(job.data, config.replace(accumulate=micro_batches // world), draw, place)
+    common = BatchSource(job.data, config.replace(accumulate=micro_batches), draw, Place(device)) if world > 1 else None
+    flops = _sample_flops(config, parents) if device.type == "cuda" else 0.0
+    return fit(Run(config, objective, source, folder, place, facts(job), micro_batches, common, flops=flops))
+
+
+def count_micro_batches(config: AnyTrainConfig, folder: Path, world: int) -> int:
+    """Returns how many micro-batches a step has; a run that is continued keeps their number, with other workers too.
+
+    Raises:
+        UserError: the workers cannot share them evenly.
+    """
+    settings, number = folder / SETTINGS, max(config.accumulate, world)
+    if latest_checkpoint(folder) is not None and settings.is_file():
+        number = json.loads(settings.read_text()).get("micro_batches", number)
+    if number % world or config.batch_size % number:
+        raise UserError(
+            f"{config.batch_size} samples a step make {number} micro-batches, which {world} workers cannot share evenly",
+            "choose --workers that divide the micro-batches, and --accumulate that divides --batch_size",
+        )
+    return number
 
 
 def facts(job: Job) -> dict[str, Any]:
@@ -121,18 +151,22 @@ def facts(job: Job) -> dict[str, Any]:
 def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float = 0.0) -> Progress:
     """Trains with Ray Train; a worker that dies is restarted and continues from the run's newest checkpoint.
 
+    It is tried again as long as each three failures bring the run to a further checkpoint.
+
     Raises:
-        EnvironmentProblem: Ray is not installed.
+        EnvironmentProblem: Ray is not installed, or the workers fail without getting further.
         UserError: what a worker found wrong with the request.
     """
     try:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.v2.api.exceptions import TrainingFailedError
     except ImportError:
         raise EnvironmentProblem("ray is not installed here", "train in this process: --workers 0") from None
     start_ray()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     folder = Path(job.folder)
+    count_micro_batches(CONFIGS[job.kind].parse(job.config), folder, workers)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"job": job.__dict__},
@@ -142,10 +176,17 @@ def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float = 0.0) -> Prog
             use_gpu=gpus_per_worker > 0,
             resources_per_worker={"CPU": 1, "GPU": gpus_per_worker} if gpus_per_worker else {"CPU": 1},
         ),
-        run_config=RunConfig(name="ray", storage_path=str(folder), failure_config=FailureConfig(max_failures=2)),
+        run_config=RunConfig(name="ray", storage_path=str(folder), failure_config=FailureConfig(max_failures=3)),
     )
-    result = trainer.fit()
-    answer: dict[str, Any] = result.return_value or {}
+    answer: dict[str, Any] = {}
+    while not answer:
+        before = latest_checkpoint(folder)
+        try:
+            answer = trainer.fit().return_value or {}
+        except TrainingFailedError as error:
+            if latest_checkpoint(folder) == before:
+                why = str(error).strip().splitlines()[-1]
+                raise EnvironmentProblem(f"the workers failed: {why}", "remove the cause, and run again: it resumes") from None
     if "error" in answer:
         raise UserError(answer["error"], answer["fix"])
     return Progress(**answer)
@@ -169,9 +210,6 @@ def _worker(loop_config: dict[str, Any]) -> dict[str, Any]:
         progress = run_here(Job(**loop_config["job"]), context.get_world_rank(), world)
     except UserError as error:
         return {"error": error.message, "fix": error.fix}
-    finally:
-        if world > 1 and distributed.is_initialized():
-            distributed.barrier()
     return progress.__dict__
 
 
@@ -186,6 +224,16 @@ def _vae_config(parents: dict[str, Path]) -> GeomSegVAEConfig | None:
         return None
     config = load_config(parents["vae"], "geom_seg_vae")
     return config if isinstance(config, GeomSegVAEConfig) else None
+
+
+def _sample_flops(config: AnyTrainConfig, parents: dict[str, Path]) -> float:
+    vae, image = _vae_config(parents), ImageEncoderConfig()
+    if config.kind == "whole":
+        image = config.image_encoder
+    elif config.kind == "part":
+        found = load_config(parents["whole"] / IMAGE_ENCODER, "image_encoder")
+        image = found if isinstance(found, ImageEncoderConfig) else image
+    return sample_flops(config, Parents(vae or GeomSegVAEConfig(), image))
 
 
 def _image_size(config: AnyTrainConfig, parents: dict[str, Path]) -> int | None:

@@ -1,8 +1,10 @@
-"""The training loop: losses, backward, clip, AdamW, average, history. It knows no model and no cluster."""
+"""The training loop: losses, backward, clip, AdamW, average, history. It knows no model and no cluster.
 
-import json
+A step is `micro_batches` micro-batches, dealt to the workers in turn. Losses are a micro-batch's mean and random draws are keyed by
+its number in the step, so the curve is the same for any number of workers that divides them (up to the order of float sums).
+"""
+
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +13,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, distributed, nn
 
-from jobs.runs import HISTORY, latest_checkpoint, read_history
+from jobs.runs import sound_checkpoint
+from jobs.training.checkpoints import Checkpoints
 from jobs.training.config import OptimizerConfig, TrainConfig
-from jobs.training.state import Average, Progress, load_state, save_state, write_checkpoint
+from jobs.training.history import Clock, History, machine_figures, write_nonfinite
+from jobs.training.parallel import Parallel, agreed, full
+from jobs.training.state import Average, Progress, load_state
 from unipart.errors import UserError
 from unipart.rng import derive_seed
 
@@ -45,11 +50,19 @@ class Source(Protocol):
     """Where batches come from (`jobs.training.batches`)."""
 
     def train(self, start: int) -> Iterator[Batch]:
-        """Yields micro-batches without end, beginning after `start` consumed objects."""
+        """Yields this worker's micro-batches without end, the first `start` skipped."""
         ...
 
     def validation(self) -> Iterator[Batch]:
         """Yields the batches to validate on; may be empty."""
+        ...
+
+
+class Validator(Protocol):
+    """Scores the model on held-out objects (`jobs.training.validation`)."""
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Returns figures named ``val/...``."""
         ...
 
 
@@ -62,6 +75,43 @@ class Place:
     world: int = 1
 
 
+@dataclass(frozen=True)
+class Run:
+    """One training: what is learnt, from what, where.
+
+    Attributes:
+        config: the recipe.
+        objective: model and losses, on the device.
+        source: this worker's batches.
+        folder: ``checkpoints/`` and ``history.jsonl`` go here.
+        place: device and rank; with a world above 1 the process group must be up.
+        facts: what the model card says besides (data digest, lineage).
+        micro_batches: of a step, over all workers; 0 for the config's.
+        common: batches that every worker sees alike, to validate on; None for `source`.
+        validator: scores the averaged model on rank 0, every `config.score_every` steps and at the end.
+        flops: of one sample in training, for MFU; 0 where not counted.
+    """
+
+    config: TrainConfig
+    objective: Objective
+    source: Source
+    folder: Path
+    place: Place
+    facts: dict[str, Any] = field(default_factory=dict)
+    micro_batches: int = 0
+    common: Source | None = None
+    validator: Validator | None = None
+    flops: float = 0.0
+
+    @property
+    def rounds(self) -> int:
+        """Micro-batches that this worker runs in a step."""
+        rounds, rest = divmod(self.micro_batches or self.config.accumulate, self.place.world)
+        assert rounds > 0
+        assert rest == 0
+        return rounds
+
+
 @dataclass
 class _Step:
     step: int
@@ -71,67 +121,63 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training: what is learnt, from what, where.
-
-    Attributes:
-        config: the recipe.
-        objective: model and losses, on the device.
-        source: batches.
-        folder: ``checkpoints/`` and ``history.jsonl`` go here.
-        place: device and rank; with a world above 1 the process group must be up.
-        facts: what the model card says besides (data digest, lineage).
-    """
-
-    config: TrainConfig
-    objective: Objective
-    source: Source
-    folder: Path
-    place: Place
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class _Learner:
-    """The state that changes with every step."""
+    """What changes with every step, and what goes with it."""
 
+    parallel: Parallel
     optimizer: torch.optim.AdamW
     average: Average
+    history: History
+    checkpoints: Checkpoints
+    clock: Clock
 
 
 def fit(run: Run) -> Progress:
-    """Trains to `config.steps`, continuing from the newest checkpoint in the run's folder; returns where it stands at the end.
+    """Trains to `config.steps`, from the newest sound checkpoint in the run's folder on; returns where it stands at the end.
 
     Raises:
         UserError: the loss is no longer finite; names the samples of the step.
+        EnvironmentProblem: the history or the last checkpoint could not be written.
     """
-    config, module = run.config, run.objective.trained
-    learner = _Learner(make_optimizer(module, config.optimizer), Average(module, config.optimizer.ema_decay))
+    config, module, place = run.config, run.objective.trained, run.place
+    sound = sound_checkpoint(run.folder) if place.rank == 0 else None
+    found = agreed(str(sound) if sound else None, place.world)
+    learner = _make_learner(run)
     start = Progress(0, 0, False, config.digest())
-    if (folder := latest_checkpoint(run.folder)) is not None:
-        start = load_state(folder, module, learner.optimizer, learner.average)
+    if found is not None:
+        start = load_state(Path(found), module, learner.optimizer, learner.average)
         if start.finished and start.step >= config.steps:
             return start
-    history = History(run.folder, start.step, enabled=run.place.rank == 0)
-    batches = run.source.train(start.cursor)
+    batches = run.source.train(start.cursor // place.world)
     window: list[_Step] = []
-    clock = time.perf_counter()
+    scores: dict[str, float] = {}
     module.train()
     for step in range(start.step + 1, config.steps + 1):
         set_rate(learner.optimizer, config, step)
-        window.append(_train_step(run, learner.optimizer, batches, step))
+        window.append(_train_step(run, learner, batches, step))
         learner.average.update(step)
         last, checkpoint = step == config.steps, step % config.checkpoint_every == 0
+        scores = {}
         if last or checkpoint or step % config.log_every == 0:
-            history.write(_summary(window, learner.optimizer, config, time.perf_counter() - clock))
-            window, clock = [], time.perf_counter()
-        if last or step % config.validate_every == 0:
-            history.write({"step": step, **validate(run)})
-            clock = time.perf_counter() if not window else clock
+            scores |= _log(run, learner, window)
+            window = []
+        if last or step % config.validate_every == 0 or (checkpoint and config.best):
+            scores |= _validate(run, learner, step)
+        if run.validator is not None and (last or (config.score_every and step % config.score_every == 0)):
+            scores |= _score(run, learner, step)
         if checkpoint and not last:
-            _checkpoint(run, learner, Progress(step, step * config.accumulate, False, config.digest()))
-            clock = time.perf_counter()
-    return _finish(run, learner, history)
+            _checkpoint(run, learner, step, scores)
+    return _finish(run, learner, scores)
+
+
+def _make_learner(run: Run) -> _Learner:
+    config, module, place = run.config, run.objective.trained, run.place
+    card = {"recipe": config.recipe, "train_config_digest": config.digest(), **run.facts}
+    checkpoints = Checkpoints(run.folder, config, run.objective, place.rank, place.world, card)
+    parallel = Parallel(module, run.objective.losses, config, place.device, place.world)
+    optimizer = make_optimizer(module, config.optimizer)
+    average = Average(module, config.optimizer.ema_decay)
+    return _Learner(parallel, optimizer, average, History(run.folder, place.rank == 0), checkpoints, Clock())
 
 
 def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -180,121 +226,126 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
 
-@torch.no_grad()
-def validate(run: Run) -> dict[str, float]:
-    """Returns mean losses over the validation batches as ``val/name``; the draws are the same each time."""
-    config, objective, place = run.config, run.objective, run.place
-    objective.trained.eval()
-    sums: dict[str, float] = {}
-    count = 0
-    for index, batch in zip(range(config.validation_batches), run.source.validation(), strict=False):
-        with _autocast(config, place):
-            losses = objective.losses(to_device(batch, place.device), generator(place, config.seed, "validate", index))
-        count += 1
-        for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-    objective.trained.train()
-    return {f"val/{name}": value / count for name, value in sums.items()}
-
-
-class History:
-    """A JSON line a row beside the run; rows after the resumed step are dropped."""
-
-    def __init__(self, run: Path, step: int, enabled: bool = True) -> None:
-        self.path = run / HISTORY
-        self.enabled = enabled
-        if enabled:
-            run.mkdir(parents=True, exist_ok=True)
-            kept = [row for row in read_history(run) if row["step"] <= step]
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-
-    def write(self, row: dict[str, float]) -> None:
-        """Appends a row."""
-        if self.enabled and len(row) > 1:
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-
-
-def _train_step(run: Run, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], step: int) -> _Step:
-    config, place = run.config, run.place
+def _train_step(run: Run, learner: _Learner, batches: Iterator[Batch], step: int) -> _Step:
+    config, place, optimizer = run.config, run.place, learner.optimizer
     sample_ids: list[str] = []
     totals: dict[str, Tensor] = {}
-    for micro in range(config.accumulate):
-        batch = to_device(next(batches), place.device)
+    for turn in range(run.rounds):
+        with learner.clock.on("data"):
+            batch = to_device(next(batches), place.device)
         sample_ids += batch["sample_id"]
-        with _autocast(config, place):
-            losses = run.objective.losses(batch, generator(place, config.seed, "step", step, micro, place.rank))
-        (losses["loss"] / config.accumulate).backward()
+        draw = generator(place, config.seed, "step", step, turn * place.world + place.rank)
+        with learner.parallel.accumulating(last=turn == run.rounds - 1):
+            with _autocast(config, place):
+                losses = learner.parallel.losses(batch, draw)
+            (losses["loss"] / run.rounds).backward()
         for name, value in losses.items():
-            totals[name] = totals.get(name, 0.0) + value.detach() / config.accumulate
+            totals[name] = totals.get(name, 0.0) + value.detach() / run.rounds
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if place.world > 1:
-        _average_gradients([p for group in optimizer.param_groups for p in group["params"]], place.world)
-    norm = nn.utils.clip_grad_norm_(parameters, config.optimizer.clip)
+    norm = full(nn.utils.clip_grad_norm_(parameters, config.optimizer.clip))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return _Step(step, sample_ids, totals, norm)
-
-
-def _average_gradients(parameters: list[nn.Parameter], world: int) -> None:
-    """All-reduces every gradient, in one buffer; a parameter unused on this rank counts as zero."""
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-    distributed.all_reduce(flat)
-    flat /= world
-    for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        assert parameter.grad is not None
-        parameter.grad.copy_(piece.view_as(parameter))
 
 
 def _autocast(config: TrainConfig, place: Place) -> torch.autocast:
     return torch.autocast(place.device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def _summary(window: list[_Step], optimizer: torch.optim.Optimizer, config: TrainConfig, seconds: float) -> dict[str, float]:
-    """Means of the steps since the last row; the only place where figures leave the device."""
+def _log(run: Run, learner: _Learner, window: list[_Step]) -> dict[str, float]:
+    """Writes means over the workers and the steps since the last row; the only place where figures leave the device."""
+    config, place = run.config, run.place
     names = list(window[0].losses)
-    table = torch.stack([torch.stack([entry.losses[name].float() for name in names] + [entry.grad_norm]) for entry in window]).cpu()
+    means = torch.stack([torch.stack([entry.losses[name].float() for name in names]) for entry in window])
+    if place.world > 1:
+        distributed.all_reduce(means)
+        means /= place.world
+    table = torch.cat([means, torch.stack([entry.grad_norm for entry in window])[:, None]], dim=1).cpu()
     for entry, values in zip(window, table, strict=True):
         if not bool(torch.isfinite(values).all()):
-            named = ", ".join(f"{name} {value:.3g}" for name, value in zip([*names, "grad_norm"], values.tolist(), strict=True))
-            raise UserError(
-                f"step {entry.step} is not finite ({named}); its samples: {', '.join(entry.sample_ids)}",
-                "look at these samples (unipart view), lower --optimizer.lr, and run again: it resumes from the last checkpoint",
-            )
-    means = dict(zip(names, table.mean(0).tolist(), strict=False))
-    loss = means.pop("loss")
-    row = {"step": window[-1].step, "loss": loss, **{f"loss/{name}": value for name, value in means.items()}}
-    row |= {"grad_norm": float(table[:, -1].mean()), "lr": optimizer.param_groups[0]["lr"] / optimizer.param_groups[0]["factor"]}
-    return row | {"samples_per_second": len(window) * config.batch_size / seconds, "seconds": seconds}
+            _stop(run, entry, dict(zip([*names, "grad_norm"], values.tolist(), strict=True)))
+    figures = dict(zip([*names, "grad_norm"], table.mean(0).tolist(), strict=True))
+    loss, norm = figures.pop("loss"), figures.pop("grad_norm")
+    group = learner.optimizer.param_groups[0]
+    row = {"step": window[-1].step, "loss": loss, **{f"loss/{name}": value for name, value in figures.items()}}
+    row |= {"grad_norm": norm, "lr": group["lr"] / group["factor"], **learner.clock.row(len(window), config.batch_size)}
+    row |= machine_figures(place.device, run.flops * row["samples_per_second"] / place.world)
+    learner.history.write(row)
+    return row
 
 
-def _checkpoint(run: Run, learner: _Learner, progress: Progress) -> None:
-    if run.place.rank != 0:
-        return
-    config = run.config
-    card = {"recipe": config.recipe, "step": progress.step, "train_config_digest": config.digest(), **run.facts}
-
-    def write(folder: Path) -> None:
-        with learner.average.swapped_in():
-            run.objective.save(folder, card)
-        save_state(folder, run.objective.trained, learner.optimizer, learner.average, progress)
-
-    write_checkpoint(run.folder, progress.step, write, config.keep_checkpoints)
-
-
-def _finish(run: Run, learner: _Learner, history: History) -> Progress:
-    """Lets the objective measure what the model must carry, then writes the last checkpoint."""
-    config, place = run.config, run.place
-    progress = Progress(config.steps, config.steps * config.accumulate, True, config.digest())
-    if place.rank == 0:
-        run.objective.trained.eval()
-        with learner.average.swapped_in(), torch.no_grad():
-            figures = run.objective.finalize(to_device(batch, place.device) for batch in run.source.train(0))
-        history.write({"step": config.steps, **figures})
-        _checkpoint(run, learner, progress)
+def _stop(run: Run, entry: _Step, values: dict[str, float]) -> None:
+    """Notes the samples of a step that was not finite, those of all workers, and stops all of them alike."""
+    place = run.place
+    ids: list[Any] = [entry.sample_ids]
     if place.world > 1:
-        distributed.barrier()
+        ids = [None] * place.world
+        distributed.all_gather_object(ids, entry.sample_ids)
+    samples = [name for worker in ids for name in worker]
+    document = {"step": entry.step, "seed": run.config.seed, "values": {name: str(value) for name, value in values.items()}}
+    document |= {"cursor": (entry.step - 1) * run.rounds * place.world, "micro_batches": run.rounds * place.world}
+    if place.rank == 0:
+        write_nonfinite(run.folder, {**document, "sample_ids_by_worker": ids})
+    named = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+    raise UserError(
+        f"step {entry.step} is not finite ({named}); its samples: {', '.join(samples)}",
+        "look at these samples (unipart view), lower --optimizer.lr, and run again: it resumes from the last checkpoint",
+    )
+
+
+@torch.no_grad()
+def _validate(run: Run, learner: _Learner, step: int) -> dict[str, float]:
+    """Writes mean losses over the validation batches as ``val/name``; the draws are the same each time.
+
+    Every worker runs all of the batches: they are few, and the figures do not depend on the number of workers.
+    """
+    config, place, module = run.config, run.place, run.objective.trained
+    sums: dict[str, float] = {}
+    count = 0
+    module.eval()
+    with learner.clock.on("pause"):
+        for index, batch in zip(range(config.validation_batches), (run.common or run.source).validation(), strict=False):
+            with _autocast(config, place):
+                draw = generator(place, config.seed, "validate", index)
+                losses = learner.parallel.losses(to_device(batch, place.device), draw)
+            count += 1
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+    module.train()
+    row = {f"val/{name}": value / count for name, value in sums.items()}
+    learner.history.write({"step": step, **row})
+    return row
+
+
+@torch.no_grad()
+def _score(run: Run, learner: _Learner, step: int) -> dict[str, float]:
+    """Lets the validator score the averaged model."""
+    scores: dict[str, float] = {}
+    run.objective.trained.eval()
+    with learner.clock.on("pause"), learner.average.swapped_in(), learner.parallel.whole():
+        if run.place.rank == 0 and run.validator is not None:
+            scores = run.validator(step)
+        agreed(None, run.place.world)  # the others wait
+    run.objective.trained.train()
+    learner.history.write({"step": step, **scores})
+    return scores
+
+
+def _checkpoint(run: Run, learner: _Learner, step: int, scores: dict[str, float], finished: bool = False) -> Progress:
+    scores = {name: value for name, value in scores.items() if name.startswith(("loss", "val/"))}
+    progress = Progress(step, step * run.rounds * run.place.world, finished, run.config.digest(), scores)
+    with learner.clock.on("checkpoint"):
+        learner.checkpoints.save(run.objective.trained, learner.optimizer, learner.average, progress)
+    return progress
+
+
+def _finish(run: Run, learner: _Learner, scores: dict[str, float]) -> Progress:
+    """Lets the objective measure what the model must carry, then writes the last checkpoint."""
+    run.objective.trained.eval()
+    with learner.average.swapped_in(), learner.parallel.whole(), torch.no_grad():
+        batches = (run.common or run.source).train(0)
+        figures = run.objective.finalize(to_device(batch, run.place.device) for batch in batches)
+    learner.history.write({"step": run.config.steps, **figures})
+    progress = _checkpoint(run, learner, run.config.steps, scores, finished=True)
+    learner.checkpoints.close()
     return progress

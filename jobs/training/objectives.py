@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from jobs.training.config import AnchorTrainConfig, AnyTrainConfig, PartTrainConfig, VaeTrainConfig, WholeTrainConfig
-from jobs.training.frozen import FrozenEncoder, load_frozen, seeded
+from jobs.training.frozen import StoredEncoder, image_tokens, load_frozen, make_encoder, seeded
 from jobs.training.loop import Batch, Place
 from jobs.training.segmentation_rounds import segmentation_rounds
 from unipart.inference.checkpoints import IMAGE_ENCODER, load_image_encoder
@@ -84,12 +84,12 @@ class AnchorObjective:
 
     def __init__(self, config: AnchorTrainConfig, parents: dict[str, Path], place: Place) -> None:
         self.config = config
-        self.encoder = FrozenEncoder(parents["vae"], config.cache_latents, config.seed, place)
+        self.encoder = make_encoder(config, parents["vae"], place)
         self.trained = self.decoder = seeded(lambda: AnchorDecoder(config.model), config.seed).to(place.device)
 
     def losses(self, batch: Batch, draw: Generator) -> dict[str, Tensor]:
         """Returns loss and the mean distance to the true anchor."""
-        posterior = self.encoder(batch["sample_id"], *_shape(batch), draw)
+        posterior = self.encoder.whole(batch, draw)
         z = posterior.sample(draw)
         noise = torch.randn(z.shape, generator=draw, device=z.device)
         predicted = self.decoder(z + self.config.latent_noise * noise).float()
@@ -117,7 +117,7 @@ class WholeObjective:
         init: Path | None = None,
     ) -> None:
         self.config = config
-        self.encoder = FrozenEncoder(parents["vae"], config.cache_latents, config.seed, place)
+        self.encoder = make_encoder(config, parents["vae"], place)
         self.dit = seeded(lambda: WholeDiT(config.model), config.seed)
         self.dit.stack.recompute = config.recompute
         if init is not None and image_weights is None and (init / IMAGE_ENCODER).is_dir():
@@ -128,14 +128,16 @@ class WholeObjective:
         trained: dict[str, nn.Module] = {"dit": self.dit}
         if self.image_encoder.trainable:
             trained[IMAGE_ENCODER] = self.image_encoder
+        elif isinstance(self.encoder, StoredEncoder):
+            self.encoder.check_images(self.image_encoder)
         self.trained = nn.ModuleDict(trained).to(place.device)
 
     def losses(self, batch: Batch, draw: Generator) -> dict[str, Tensor]:
         """Returns loss, flow and, with experts, balance."""
-        z0 = self.encoder(batch["sample_id"], *_shape(batch), draw).sample(draw) * self.encoder.scale
+        z0 = self.encoder.whole(batch, draw).sample(draw) * self.encoder.scale
         noise, t = _noise_and_times(z0, self.config, draw)
         dropped = draw_dropped(len(z0), self.config.drop, draw)
-        conditions = self.dit.conditions(self.image_encoder(batch["image"]), dropped)
+        conditions = self.dit.conditions(image_tokens(self.image_encoder, batch), dropped)
         velocity = self.dit(interpolate(z0, noise, t), t, conditions)
         return _with_balance(flow_loss(velocity, true_velocity(z0, noise)), self.dit, self.config)
 
@@ -154,8 +156,10 @@ class PartObjective:
 
     def __init__(self, config: PartTrainConfig, parents: dict[str, Path], image_weights: str | None, place: Place) -> None:
         self.config = config
-        self.encoder = FrozenEncoder(parents["vae"], config.cache_latents, config.seed, place)
+        self.encoder = make_encoder(config, parents["vae"], place)
         self.image_encoder = load_image_encoder(parents["whole"], image_weights).to(place.device).requires_grad_(False)
+        if isinstance(self.encoder, StoredEncoder):
+            self.encoder.check_images(self.image_encoder)
         self.trained = self.dit = seeded(lambda: PartDiT(config.model), config.seed).to(place.device)
         self.dit.stack.recompute = config.recompute
         if config.init_from_whole:
@@ -163,7 +167,7 @@ class PartObjective:
 
     def losses(self, batch: Batch, draw: Generator) -> dict[str, Tensor]:
         """Returns loss, flow over the spaces and, with experts, balance."""
-        whole = self.encoder(batch["sample_id"], *_shape(batch), draw)
+        whole = self.encoder.whole(batch, draw)
         z0 = whole.sample(draw)
         members = jitter_masks(part_masks(whole.token_labels, batch["part"]), whole.anchors, self.config.mask_jitter, draw)
         x0 = torch.stack([self._part_latents(batch, space, z0, draw) for space in self.config.model.spaces], dim=1)
@@ -173,9 +177,9 @@ class PartObjective:
             given = self._points_given(batch, draw)
         noise, t = _noise_and_times(x0, self.config, draw)
         with torch.no_grad():
-            image_tokens = self.image_encoder(batch["image"])
+            tokens = image_tokens(self.image_encoder, batch)
         dropped = draw_dropped(len(z0), self.config.drop, draw)
-        conditions = self.dit.conditions(image_tokens, *given, dropped)
+        conditions = self.dit.conditions(tokens, *given, dropped)
         velocity = self.dit(DualLatents.from_stacked(interpolate(x0, noise, t)), t, conditions).stacked()
         return _with_balance(flow_loss(velocity, true_velocity(x0, noise)), self.dit, self.config)
 
@@ -189,9 +193,7 @@ class PartObjective:
 
     def _part_latents(self, batch: Batch, space: str, z0: Tensor, draw: Generator) -> Float[Tensor, "B L d"]:
         """Encodes the part alone, with label 0; for the whole object as its own part it is Z_0 in both spaces."""
-        keys = [f"{name}/{part}/{space}" for name, part in zip(batch["sample_id"], batch["part"].tolist(), strict=True)]
-        unknown, one = torch.full_like(batch["labels"], -1), torch.ones_like(batch["num_parts"])
-        posterior = self.encoder(keys, batch[f"{space}_points"], batch["part_normals"], unknown, one, draw)
+        posterior = self.encoder.part(batch, space, draw)
         return torch.where((batch["part"] < 0)[:, None, None], z0, posterior.sample(draw))
 
     def _points_given(self, batch: Batch, draw: Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -268,10 +270,6 @@ def jitter_masks(masks: Bool[Tensor, "B L"], anchors: Float[Tensor, "B L 3"], sh
             distance = torch.cdist(places[outside], places[inside]).amin(1)
             near[row, outside[distance.argsort()[: math.ceil(2 * share * len(inside))]]] = True
     return kept | (near & (chance[1] < 0.5))
-
-
-def _shape(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return batch["points"], batch["normals"], batch["labels"], batch["num_parts"]
 
 
 def _noise_and_times(z0: Tensor, config: WholeTrainConfig | PartTrainConfig, draw: Generator) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,8 @@
 """The interactive rounds of L_seg: click, answer, correct the answer, answer again (paper §3.1, after SAM 2)."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -7,7 +10,7 @@ from torch import Generator, Tensor
 from unipart.config import Config
 from unipart.losses.segmentation import promptable_loss
 from unipart.models.seg_decoder import SegDecoder
-from unipart.segmentation.prompts import correction_clicks, first_clicks
+from unipart.segmentation.prompts import Clicks, correction_clicks, first_clicks
 
 LOGIT_LIMIT = 32.0
 
@@ -44,20 +47,10 @@ def segmentation_rounds(
         rounds), `seg_iou_1` (IoU after one click of the mask that D_seg trusts most) and `seg_iou` (after the last click).
     """
     clicks = first_clicks(token_labels, config.num_prompts, generator)
-    index, label = clicks.index[..., None], torch.ones_like(clicks.index)[..., None]
-    features, previous, rounds, trusted_iou = seg_decoder.trunk(z), None, [], []
-    for step in range(1 + config.num_corrections):
-        answer = seg_decoder(features, index, label, previous)
-        offered = slice(1, None) if step == 0 else slice(0, 1)
-        logits, iou = answer.logits[:, :, offered], answer.iou[:, :, offered]
-        rounds.append(promptable_loss(logits, iou, clicks.target, clicks.valid))
-
-        trusted = iou.argmax(-1)[..., None, None].expand(-1, -1, 1, logits.shape[-1])
-        previous = logits.detach().gather(2, trusted)[:, :, 0].clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        trusted_iou.append(_mean_iou(previous > 0, clicks.target, clicks.valid))
-        if step < config.num_corrections:
-            more = correction_clicks(previous > 0, clicks.target, generator, config.from_target)
-            index, label = (torch.cat([old, new[..., None]], dim=-1) for old, new in zip((index, label), more, strict=True))
+    rounds, trusted_iou = [], []
+    for answer in click_rounds(seg_decoder, z, clicks, config, generator):
+        rounds.append(promptable_loss(answer.logits, answer.iou, clicks.target, clicks.valid))
+        trusted_iou.append(_mean_iou(answer.trusted > 0, clicks.target, clicks.valid))
     return {
         "seg": torch.stack([part.total for part in rounds]).sum(),
         "seg_focal": torch.stack([part.focal for part in rounds]).mean().detach(),
@@ -66,6 +59,39 @@ def segmentation_rounds(
         "seg_iou_1": trusted_iou[0],
         "seg_iou": trusted_iou[-1],
     }
+
+
+@dataclass(frozen=True)
+class ClickRound:
+    """D_seg's answers after one more click a prompt.
+
+    Attributes:
+        logits: [B K M L] masks offered: three after the first click, one after a correction.
+        iou: [B K M] their predicted IoU.
+        trusted: [B K L] logits of the mask that D_seg trusts most, cut off from the gradient.
+    """
+
+    logits: Tensor
+    iou: Tensor
+    trusted: Tensor
+
+
+def click_rounds(
+    seg_decoder: SegDecoder, z: Float[Tensor, "B L d"], clicks: Clicks, config: SegmentationRoundsConfig, generator: Generator
+) -> Iterator[ClickRound]:
+    """Yields the answers to the first clicks, then to each correction of the answer before."""
+    index, label = clicks.index[..., None], torch.ones_like(clicks.index)[..., None]
+    features, previous = seg_decoder.trunk(z), None
+    for step in range(1 + config.num_corrections):
+        answer = seg_decoder(features, index, label, previous)
+        offered = slice(1, None) if step == 0 else slice(0, 1)
+        logits, iou = answer.logits[:, :, offered], answer.iou[:, :, offered]
+        trusted = iou.argmax(-1)[..., None, None].expand(-1, -1, 1, logits.shape[-1])
+        previous = logits.detach().gather(2, trusted)[:, :, 0].clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        yield ClickRound(logits, iou, previous)
+        if step < config.num_corrections:
+            more = correction_clicks(previous > 0, clicks.target, generator, config.from_target)
+            index, label = (torch.cat([old, new[..., None]], dim=-1) for old, new in zip((index, label), more, strict=True))
 
 
 def _mean_iou(answer: Tensor, target: Tensor, valid: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from jobs.training.loop import Place, Run, fit
 from jobs.training.objectives import make_objective
 from unipart.data.loader import collate
 from unipart.data.schema import QUERY_KINDS, PartSamples, Sample, SurfaceSamples, View
-from unipart.geometry.mesh import Similarity
+from unipart.geometry.mesh import Similarity, concatenate
+from unipart.geometry.solids import sphere
 from unipart.inference.checkpoints import IMAGE_ENCODER
 from unipart.models.geom_seg_vae import GeomSegVAE, GeomSegVAEConfig
 from unipart.models.image_encoder import ImageEncoderConfig, make_image_encoder
@@ -78,7 +79,7 @@ class MadeUpSource:
 
 
 def two_balls(name: str, rng: np.random.Generator) -> Sample:
-    """Returns an object of two separate balls of random sizes, complete in the sample's schema; every array is exact."""
+    """Returns an object of two separate balls of random sizes, complete in the sample's schema; all but the meshes is exact."""
     radii = rng.uniform([0.45, 0.25], [0.5, 0.35])
     centres = np.array([[0, radii[0] - MARGIN, 0], [rng.uniform(-0.3, 0.3), MARGIN - radii[1], 0]])
     normals = rng.standard_normal((2, POINTS_PER_PART, 3))
@@ -89,6 +90,7 @@ def two_balls(name: str, rng: np.random.Generator) -> Sample:
     to_ncs = tuple(Similarity.of(MARGIN / radius, -centre * MARGIN / radius) for centre, radius in zip(centres, radii, strict=True))
     part_queries = rng.uniform(-1.05, 1.05, (2, POINTS_PER_PART, 3)).astype(np.float32)
     ncs_field = (MARGIN - np.linalg.norm(part_queries, axis=-1)).astype(np.float32)
+    ball = sphere(MARGIN)
     image = np.zeros((32, 32, 4), np.uint8)
     image[8:24, 8:24] = (*rng.integers(256, size=3), 255)
     return Sample(
@@ -109,6 +111,8 @@ def two_balls(name: str, rng: np.random.Generator) -> Sample:
             ncs_queries=part_queries,
             ncs_field=ncs_field,
         ),
+        mesh=concatenate([ball.transformed(frame.invert()) for frame in to_ncs]),
+        part_meshes=(ball, ball),
         views=(View(image, None, None, {}),),
     )
 

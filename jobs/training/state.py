@@ -4,21 +4,24 @@ Random draws need no saved state: each step derives its generators from (seed, s
 """
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-from jobs.runs import WEIGHTS, checkpoint_folders, latest_checkpoint
+from jobs.runs import PROGRESS, WEIGHTS, latest_checkpoint
 from unipart.errors import UserError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+STATE = "train_state/state.safetensors"
+SHARDS = "train_state/shards"
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,14 @@ class Progress:
         cursor: micro-batches consumed, where the loader goes on.
         finished: the run has all its steps and its final figures (the VAE's z_scale).
         config_digest: digest of the config that trained it.
+        scores: the figures measured at this step, of which one may choose the best checkpoint.
     """
 
     step: int
     cursor: int
     finished: bool
     config_digest: str
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 class Average:
@@ -59,60 +64,92 @@ class Average:
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Gives the module the averaged weights for the length of a block."""
-        if not self.values:
-            yield
-            return
-        parameters = dict(self.module.named_parameters())
-        raw = {name: parameters[name].data for name in self.values}
-        for name, value in self.values.items():
-            parameters[name].data = value
+        self._swap()
         try:
             yield
         finally:
-            for name, value in raw.items():
-                parameters[name].data = value
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        """Exchanges in place: FSDP gathers from the storage that it knows."""
+        parameters = dict(self.module.named_parameters())
+        for name, value in self.values.items():
+            raw = parameters[name].detach().clone()
+            parameters[name].copy_(value)
+            value.copy_(raw)
 
 
-def save_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: Average, progress: Progress) -> None:
-    """Writes ``train_state/`` into a checkpoint folder: safetensors and JSON only."""
-    folder = folder / "train_state"
-    folder.mkdir(parents=True, exist_ok=True)
+def state_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> dict[str, Tensor]:
+    """Returns what must be kept, {group/name: tensor}: views of the live values, DTensors where they are sharded."""
     tensors = {f"weights/{name}": value for name, value in module.state_dict().items()}
     tensors |= {f"average/{name}": value for name, value in average.values.items()}
     for name, parameter in module.named_parameters():
         state = optimizer.state.get(parameter, {})
         tensors |= {f"{moment}/{name}": state[moment] for moment in MOMENTS if moment in state}
-    save_file({name: value.detach().contiguous().cpu() for name, value in tensors.items()}, folder / "state.safetensors")
-    (folder / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
+    return tensors
+
+
+def save_state(folder: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
+    """Writes ``train_state/`` into a checkpoint folder: safetensors and JSON only."""
+    (folder / STATE).parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / STATE)
+    (folder / PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n")
 
 
 def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> Progress:
-    """Restores what `save_state` wrote.
+    """Restores what was saved, by however many workers, whole or sharded.
 
     Raises:
         UserError: the state belongs to another model.
     """
     progress = read_progress(folder)
+    saved = load_file(folder / STATE)
+    if (folder / SHARDS).is_dir():
+        saved |= _read_shards(folder / SHARDS, module)
     groups: dict[str, dict[str, Tensor]] = {}
-    for key, value in load_file(folder / "train_state" / "state.safetensors").items():
+    for key, value in saved.items():
         group, name = key.split("/", 1)
         groups.setdefault(group, {})[name] = value
+    live = module.state_dict()
+    weights = {name: _like(value, live[name]) if name in live else value for name, value in groups["weights"].items()}
     try:
-        module.load_state_dict(groups["weights"])
+        module.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"the training state in {folder} belongs to another model: {error}", "give another --out") from None
     for name, value in groups.get("average", {}).items():
-        average.values[name].copy_(value)
+        average.values[name].copy_(_like(value, average.values[name]))
     for name, parameter in module.named_parameters():
         if name in groups.get(MOMENTS[0], {}):
-            moments = {moment: groups[moment][name].to(parameter.device) for moment in MOMENTS}
+            moments = {moment: _like(groups[moment][name], parameter.detach()) for moment in MOMENTS}
             optimizer.state[parameter] = {"step": torch.tensor(float(progress.step), device=parameter.device), **moments}
     return progress
 
 
+def _read_shards(folder: Path, module: nn.Module) -> dict[str, Tensor]:
+    """Reads what FSDP wrote: of each tensor the slice that this worker holds, or all of it."""
+    reader = HuggingFaceStorageReader(str(folder))
+    live = module.state_dict()
+    found: dict[str, Tensor] = {}
+    for key, entry in reader.read_metadata().state_dict_metadata.items():
+        size = getattr(entry, "size", torch.Size())
+        like = live.get(key.split("/", 1)[1])
+        same = like is not None and like.shape == size
+        found[key] = torch.zeros_like(like.detach()) if like is not None and same else torch.zeros(size)
+    load(found, storage_reader=reader)
+    return found
+
+
+def _like(value: Tensor, live: Tensor) -> Tensor:
+    """Returns a value on the device, and in the slices, of a live tensor."""
+    if isinstance(live, DTensor) and not isinstance(value, DTensor):
+        return distribute_tensor(value.to(live.device), live.device_mesh, live.placements, src_data_rank=None)
+    return value.to(live.device)
+
+
 def read_progress(folder: Path) -> Progress:
     """Returns where the run that wrote a checkpoint folder stood."""
-    return Progress(**json.loads((folder / "train_state" / "progress.json").read_text()))
+    return Progress(**json.loads((folder / PROGRESS).read_text()))
 
 
 def find_checkpoint(path: str | Path, finished: bool = True) -> Path:
@@ -128,17 +165,3 @@ def find_checkpoint(path: str | Path, finished: bool = True) -> Path:
     if finished and (found / "train_state").is_dir() and not read_progress(found).finished:
         raise UserError(f"the training in {path} stopped at step {read_progress(found).step}", "run the same `unipart train` again")
     return found
-
-
-def write_checkpoint(run: Path, step: int, write: Callable[[Path], Any], keep: int) -> Path:
-    """Writes a checkpoint folder under a temporary name, renames it, and drops the oldest beyond `keep`."""
-    final = run / "checkpoints" / f"step_{step:08d}"
-    temporary = run / "checkpoints" / f".partial_{step:08d}"
-    for stale in (temporary, final):
-        shutil.rmtree(stale, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write(temporary)
-    temporary.rename(final)
-    for old in checkpoint_folders(run)[:-keep]:
-        shutil.rmtree(old)
-    return final

@@ -30,6 +30,7 @@ class FieldStage(Stage):
     reads = ("asset_id", "parted", "whole", "part_surfaces", "to_ncs", "surface", "sharp", "part_draws", "part_sharp")
     writes = ("queries", "field", "query_kind", "parts", "quality")
     draws = True
+    version = 2
     config: FieldConfig
 
     def __call__(self, row: Row) -> Row:
@@ -41,7 +42,9 @@ class FieldStage(Stage):
         field, _ = distance(queries)
         # Here and not where the surface is made, because the tree for it is at hand.
         rng = derive(self.seed, row["asset_id"], self.name, "quality")
-        quality = measure_quality(row["parted"].mesh, whole.mesh, distance, float(whole.stats["voxel"]), rng)
+        parted = row["parted"]
+        is_closed = ~parted.open_component[parted.component_of_face]
+        quality = measure_quality(parted.mesh, whole.mesh, distance, float(whole.stats["voxel"]), rng, is_closed)
         parts = [
             self._part_queries(row["asset_id"], part_id, *columns)
             for part_id, columns in enumerate(

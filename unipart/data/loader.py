@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from unipart.data.codec import decode_sample
+from unipart.data.latents import LatentIndex
 from unipart.data.schema import Sample
 from unipart.data.shards import ShardIndex
 from unipart.errors import UserError
 from unipart.rng import derive
 
-Transform = Callable[[Sample, np.random.Generator], dict[str, Any]]
-"""Turns a sample into named arrays, numbers or strings of fixed shapes; every draw comes from the generator."""
+Transform = Callable[[Any, np.random.Generator], dict[str, Any]]
+"""Turns a `Sample` (or `StoredLatents`) into named arrays, numbers or strings of fixed shapes; the generator makes every draw."""
 
 Batch = dict[str, Any]
 """Stacked values per name: tensors, or lists for what is no number."""
@@ -133,7 +134,7 @@ class SampleDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        index: ShardIndex,
+        index: ShardIndex | LatentIndex,
         groups: Collection[str] | None,
         transform: Transform,
         seed: int,
@@ -142,7 +143,7 @@ class SampleDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.index, self.groups, self.transform, self.seed = index, groups, transform, seed
         self.views_per_sample = views_per_sample
-        self.cache: dict[int, Sample] | None = {} if cache_samples else None
+        self.cache: dict[int, Any] | None = {} if cache_samples else None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -150,14 +151,14 @@ class SampleDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         return self.transform(self._sample(draw), derive(self.seed, "sample", draw.epoch, draw.index))
 
-    def _sample(self, draw: Draw) -> Sample:
+    def _sample(self, draw: Draw) -> Any:
         if self.cache is not None:
             if draw.index not in self.cache:
                 self.cache[draw.index] = self.index.read(draw.index, self.groups)
             sample = self.cache[draw.index]
             chosen = self._choose_views(draw, len(sample.views))
             return sample if chosen is None else replace(sample, views=tuple(sample.views[number] for number in chosen))
-        if self.views_per_sample is None:
+        if self.views_per_sample is None or (self.groups is not None and "views" not in self.groups):
             return self.index.read(draw.index, self.groups)
         num_views = self.index.num_views(draw.index)
         return self.index.read(draw.index, self.groups, self._choose_views(draw, num_views))
@@ -259,7 +260,7 @@ class LoaderOptions:
 
 
 def make_loader(
-    dataset_dir: str | Path,
+    dataset_dir: str | Path | LatentIndex,
     split: str,
     batch_size: int,
     transform: Transform,
@@ -271,7 +272,7 @@ def make_loader(
     """Opens a split for training or evaluation.
 
     Args:
-        dataset_dir: folder or s3:// address with a manifest.
+        dataset_dir: folder or s3:// address with a manifest, or latents that are open already.
         split: train, val or test.
         batch_size: global batch size, over all ranks.
         transform: sample and generator -> named arrays.
@@ -284,7 +285,7 @@ def make_loader(
         UserError: no dataset, an empty split, or a batch size that the ranks do not divide.
     """
     chosen = replace(options or LoaderOptions(), **changes)
-    index = ShardIndex.open(dataset_dir, split)
+    index = dataset_dir if isinstance(dataset_dir, LatentIndex) else ShardIndex.open(dataset_dir, split)
     if len(index) == 0:
         raise UserError(f"split '{split}' of {dataset_dir} holds no sample", "curate more assets, or raise the split's fraction")
     order = GlobalOrder(len(index), batch_size, seed, chosen.rank, chosen.world_size, chosen.epochs, chosen.shuffle)

@@ -150,15 +150,30 @@ def read_members(file: BinaryIO, begin: int, end: int, choose: Callable[[list[st
     position = begin
     while position < end:
         file.seek(position)
-        info = tarfile.TarInfo.frombuf(file.read(_BLOCK), "utf-8", "strict")
-        found[info.name.partition(".")[2]] = (position + _BLOCK, info.size)
-        position += _BLOCK + -(-info.size // _BLOCK) * _BLOCK
+        name, size = _read_header(file.read(_BLOCK))
+        found[name.partition(".")[2]] = (position + _BLOCK, size)
+        position += _BLOCK + -(-size // _BLOCK) * _BLOCK
     members = {}
     for name in found if choose is None else choose(list(found)):
         start, length = found[name]
         file.seek(start)
         members[name] = file.read(length)
     return members
+
+
+def _read_header(block: bytes) -> tuple[str, int]:
+    """Returns name and size of a member that `write_tar` wrote; tarfile's own parser took a third of the time of a small sample.
+
+    Raises:
+        ValueError: it is no header, or a damaged one.
+    """
+    if len(block) != _BLOCK or block[257:262] != b"ustar" or sum(block) - sum(block[148:156]) + 256 != _octal(block[148:156]):
+        raise ValueError("no tar header where the offset table says that one is")
+    return block[:100].rstrip(b"\0").decode(), _octal(block[124:136])
+
+
+def _octal(digits: bytes) -> int:
+    return int(digits.strip(b" \0"), 8)
 
 
 def write_shards(
@@ -255,6 +270,10 @@ class ShardIndex:
         """Ids in reading order."""
         return tuple(place.sample_id for place in self._places)
 
+    def sample_id(self, number: int) -> str:
+        """Returns the id of a sample."""
+        return self._places[number].sample_id
+
     def number_of(self, sample_id: str) -> int:
         """Returns the number of a sample; KeyError when the split does not have it."""
         return self._number[sample_id]
@@ -267,6 +286,10 @@ class ShardIndex:
         """Reads and decodes one sample; see `decode_sample` for the groups and views."""
         members = self._members(number, lambda names: wanted_members(names, groups, views))
         return decode_sample(self._places[number].sample_id, members, groups, views)
+
+    def members(self, number: int, names: Sequence[str]) -> dict[str, bytes]:
+        """Reads members of a sample by name."""
+        return self._members(number, lambda _: list(names))
 
     def _members(self, number: int, choose: Callable[[list[str]], list[str]]) -> dict[str, bytes]:
         place = self._places[number]

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from unipart.geometry._bits import ONE, Bits, compiled, count_bits, get_bit, lowest_bit
 
+ALONE, ONE_OF_SEVERAL = 1, 2
+"""What a loop is in its cell: see `Topology.loop`."""
+
 
 class Topology(NamedTuple):
     """The faces, with one vertex on every grid edge that has one end inside.
@@ -17,24 +20,41 @@ class Topology(NamedTuple):
         axis: direction of the edge, int8 [V].
         entering: the upper end is the inside one, bool [V].
         faces: int32 [F 3], counter-clockwise from outside.
+        loop: the faces of a cell fill one or more loops of its edges: `ALONE` or `ONE_OF_SEVERAL` at the first face of a loop, else
+            0, int8 [F].
     """
 
     corner: NDArray[np.int64]
     axis: NDArray[np.int8]
     entering: NDArray[np.bool_]
     faces: NDArray[np.int32]
+    loop: NDArray[np.int8]
+
+
+class _Cases(NamedTuple):
+    """The table of marching cubes. Bit c of a case: corner (c & 1, c >> 1 & 1, c >> 2) of the cell is inside.
+
+    Attributes:
+        triangles: per case as edge numbers, -1 after the last, int8 [256 T 3].
+        edges: corner and axis of every edge, int8 [12 2].
+        loop: of `Topology`, per triangle, int8 [256 T].
+    """
+
+    triangles: NDArray[np.int8]
+    edges: NDArray[np.int8]
+    loop: NDArray[np.int8]
 
 
 def march(bits: Bits, num_cells: int) -> Topology:
     """Returns the surface between the set and the clear corners; the border corners must be clear."""
-    return Topology(*_march(bits, num_cells, *_triangles_of_case()))
+    return Topology(*_march(bits, num_cells, _make_cases()))
 
 
 @functools.cache
-def _triangles_of_case() -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """Generates the table: triangles per case as edge numbers [256 T 3] (-1: none), and (corner, axis) per edge [12 2].
+def _make_cases() -> _Cases:
+    """Generates the table.
 
-    Bit c of a case: corner (c & 1, c >> 1 & 1, c >> 2) is inside. On every cell face the inside corners form runs, each cut off by
+    On every cell face the inside corners form runs, each cut off by
     one segment; both cells at the face see the same runs, so the segments meet and the surface closes.
     """
     edges = [(corner, axis) for axis in range(3) for corner in range(8) if not corner >> axis & 1]
@@ -46,7 +66,7 @@ def _triangles_of_case() -> tuple[NDArray[np.int8], NDArray[np.int8]]:
         cell_faces.append([c | 1 << axis for c in (0, p, p | q, q)])
     faces_of_edge = [{f for f, ring in enumerate(cell_faces) if {c, c | 1 << axis} <= set(ring)} for c, axis in edges]
 
-    cases = []
+    cases, starts = [], []
     for case in range(256):
         following = {}
         for ring in cell_faces:
@@ -58,19 +78,23 @@ def _triangles_of_case() -> tuple[NDArray[np.int8], NDArray[np.int8]]:
                         stop += 1
                     enters = number[frozenset((ring[start - 1], ring[start]))]
                     following[enters] = number[frozenset((ring[stop % 4], ring[(stop + 1) % 4]))]
-        triangles = []
+        triangles, first = [], []
         while following:
             edge, onward = following.popitem()
             loop = [edge]
             while onward != loop[0]:
                 loop.append(onward)
                 onward = following.pop(onward)
+            first.append(len(triangles))
             triangles += _triangulate(tuple(loop), faces_of_edge)
         cases.append(triangles)
+        starts.append(first)
     table = np.full((256, max(len(triangles) for triangles in cases) + 1, 3), -1, dtype=np.int8)
+    loops = np.zeros(table.shape[:2], dtype=np.int8)
     for case, triangles in enumerate(cases):
+        loops[case, starts[case]] = ALONE if len(starts[case]) == 1 else ONE_OF_SEVERAL
         table[case, : len(triangles)] = np.array(triangles, dtype=np.int8).reshape(-1, 3)
-    return table, np.array(edges, dtype=np.int8)
+    return _Cases(table, np.array(edges, dtype=np.int8), loops)
 
 
 def _triangulate(loop: tuple[int, ...], faces_of_edge: list[set[int]]) -> list[tuple[int, int, int]]:
@@ -91,12 +115,13 @@ def _triangulate(loop: tuple[int, ...], faces_of_edge: list[set[int]]) -> list[t
 
 
 @compiled
-def _march(bits, num_cells, table, edges):
+def _march(bits, num_cells, cases):
     n = num_cells + 1
     num_vertices = _count_cut_edges(bits, num_cells)
     corner, axis_of = np.zeros(num_vertices, dtype=np.int64), np.zeros(num_vertices, dtype=np.int8)
     entering = np.zeros(num_vertices, dtype=np.bool_)
     faces = np.zeros((2 * num_vertices + 64, 3), dtype=np.int32)
+    loop = np.zeros(len(faces), dtype=np.int8)
     # Vertex of every grid edge that starts in the current or the previous plane: [axis, plane & 1, corner in plane].
     vertex_of_edge = np.zeros((3, 2, n * n), dtype=np.int32)
     vertex, made = 0, np.int64(0)
@@ -117,8 +142,8 @@ def _march(bits, num_cells, table, edges):
                         vertex_of_edge[axis, plane & 1, j * n + i] = vertex
                         vertex += 1
         if k > 0:
-            made, faces = _triangulate_slab(bits, num_cells, k - 1, table, edges, vertex_of_edge, faces, made)
-    return corner, axis_of, entering, faces[:made].copy()
+            made, faces, loop = _triangulate_slab(bits, num_cells, k - 1, cases, vertex_of_edge, faces, loop, made)
+    return corner, axis_of, entering, faces[:made].copy(), loop[:made].copy()
 
 
 @compiled
@@ -155,8 +180,8 @@ def _count_cut_edges(bits, num_cells):
 
 
 @compiled
-def _triangulate_slab(bits, num_cells, k, table, edges, vertex_of_edge, faces, made):
-    """Appends the triangles of the cells between planes k and k + 1; returns their number so far and the (maybe larger) array."""
+def _triangulate_slab(bits, num_cells, k, cases, vertex_of_edge, faces, loop, made):
+    """Appends the triangles of the cells between planes k and k + 1; returns their number so far and the (maybe larger) arrays."""
     n = num_cells + 1
     for j in range(num_cells):
         row = k * n + j
@@ -172,15 +197,17 @@ def _triangulate_slab(bits, num_cells, k, table, edges, vertex_of_edge, faces, m
                 case = 0
                 for corner, bits_there in enumerate((r0, s0, r1, s1, r2, s2, r3, s3)):
                     case |= int((bits_there >> u) & ONE) << corner
-                if made + table.shape[1] > len(faces):
+                if made + cases.triangles.shape[1] > len(faces):
                     faces = np.concatenate((faces, np.zeros_like(faces)))
+                    loop = np.concatenate((loop, np.zeros_like(loop)))
                 t = 0
-                while table[case, t, 0] >= 0:
+                while cases.triangles[case, t, 0] >= 0:
+                    loop[made] = cases.loop[case, t]
                     for side in range(3):
-                        corner, axis = edges[table[case, t, side]]
+                        corner, axis = cases.edges[cases.triangles[case, t, side]]
                         plane = (k + (corner >> 2)) & 1
                         at = (j + (corner >> 1 & 1)) * n + word * 64 + bit + (corner & 1)
                         faces[made, side] = vertex_of_edge[axis, plane, at]
                     t += 1
                     made += 1
-    return made, faces
+    return made, faces, loop

@@ -41,12 +41,17 @@ class Surface(NamedTuple):
     Attributes:
         vertices: positions in voxels, float32 [V 3].
         source: face that a vertex lies on, or -1 (membrane), int32 [V].
+        outside: which way a vertex's grid edge leaves the solid: 1, 2, 3 up and -1, -2, -3 down along x, y, z, int8 [G]. The
+            vertices from G on lie on no grid edge (`_ridges`).
         faces: int32 [F 3], counter-clockwise from outside.
+        loop: of `Topology` [F]; empty once `_ridges` has filled the loops anew.
     """
 
     vertices: NDArray[np.float32]
     source: NDArray[np.int32]
+    outside: NDArray[np.int8]
     faces: NDArray[np.int32]
+    loop: NDArray[np.int8]
 
 
 def place_vertices(topology: Topology, evidence: Evidence, num_cells: int) -> Surface:
@@ -55,7 +60,34 @@ def place_vertices(topology: Topology, evidence: Evidence, num_cells: int) -> Su
     source = np.zeros(len(topology.corner), dtype=np.int32)
     for axis, lines in enumerate(evidence.lines):
         _place_on_axis(axis, lines, topology, evidence, num_cells, vertices, source)
-    return Surface(vertices, source, topology.faces)
+    outside = np.where(topology.entering, ~topology.axis, topology.axis + np.int8(1))
+    return Surface(vertices, source, outside, topology.faces, topology.loop)
+
+
+def select_faces(surface: Surface, chosen: NDArray[np.bool_]) -> Surface:
+    """Returns the chosen faces [F] with the vertices that they use, in the same order."""
+    used, faces = _renumber(surface.faces, chosen, len(surface.vertices))
+    return Surface(surface.vertices[used], surface.source[used], surface.outside[used], faces, surface.loop[chosen])
+
+
+@compiled
+def _renumber(faces, chosen, num_vertices):
+    """Returns which vertices [V] the chosen faces use, and these faces in the numbers of the used ones."""
+    used = np.zeros(num_vertices, dtype=np.bool_)
+    count = 0
+    for face in range(len(faces)):
+        if chosen[face]:
+            used[faces[face, 0]] = used[faces[face, 1]] = used[faces[face, 2]] = True
+            count += 1
+    number = np.cumsum(used) - 1
+    result = np.zeros((count, 3), dtype=np.int32)
+    made = 0
+    for face in range(len(faces)):
+        if chosen[face]:
+            for side in range(3):
+                result[made, side] = number[faces[face, side]]
+            made += 1
+    return used, result
 
 
 @compiled

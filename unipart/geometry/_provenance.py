@@ -32,7 +32,8 @@ def label_faces(
     found = _label_by_vertices(surface.faces, surface.source, label)
     unknown = np.flatnonzero(found == _UNKNOWN)
     if len(unknown):
-        centroids = surface.vertices[surface.faces[unknown]].mean(axis=1, dtype=np.float64)
+        a, b, c = surface.vertices.astype(np.float64)[surface.faces[unknown].T]
+        centroids = (a + b + c) / 3
         found[unknown] = label[SignedDistance(Mesh(vertices, faces))(centroids)[1]]
     return found
 
@@ -65,29 +66,44 @@ def mend_isolated(faces: NDArray[np.int32], label: NDArray[Any]) -> NDArray[Any]
 
 
 @compiled
-def find_creases(faces, source, normals, cosine):
-    """Returns the edges [E 2] whose two vertices lie on source faces with normals further apart than the angle of `cosine`.
+def find_creases(surface, turned, normals, cosine):
+    """Returns the edges [E 2] with original faces on their two sides whose normals are further apart than the angle of `cosine`.
 
     Args:
-        faces: closed, manifold faces [F 3].
-        source: source face per vertex [V], -1 where unknown.
-        normals: unit normals of the source faces.
+        surface: the extracted surface. An edge between vertices of grid edges crosses a crease, with one of them on each side.
+        turned: edges along creases [T 4], with a vertex on each side: see `sharpen`.
+        normals: unit normals of the original faces.
         cosine: of the smallest angle of a crease.
     """
     edges = np.zeros((1024, 2), dtype=np.int32)
     count = 0
+    for along in turned:
+        if _is_crease(surface.source[along[2]], surface.source[along[3]], normals, cosine):
+            count, edges = _append(edges, count, along[0], along[1])
+    faces = surface.faces
     for face in range(len(faces)):
         for side in range(3):
             a, b = faces[face, side], faces[face, (side + 1) % 3]
-            if a > b or source[a] < 0 or source[b] < 0 or source[a] == source[b]:
-                continue
-            p, q = normals[source[a]], normals[source[b]]
-            if p[0] * q[0] + p[1] * q[1] + p[2] * q[2] < cosine:
-                if count == len(edges):
-                    edges = np.concatenate((edges, np.zeros_like(edges)))
-                edges[count] = a, b
-                count += 1
+            if a < b < len(surface.outside) and _is_crease(surface.source[a], surface.source[b], normals, cosine):
+                count, edges = _append(edges, count, a, b)
     return edges[:count].copy()
+
+
+@compiled
+def _is_crease(one, other, normals, cosine):
+    """Tells whether two original faces, if known, bend by more than the angle."""
+    if one < 0 or other < 0 or one == other:
+        return False
+    return normals[one, 0] * normals[other, 0] + normals[one, 1] * normals[other, 1] + normals[one, 2] * normals[other, 2] < cosine
+
+
+@compiled
+def _append(edges, count, a, b):
+    """Adds an edge; returns how many there are and the (maybe larger) array."""
+    if count == len(edges):
+        edges = np.concatenate((edges, np.zeros_like(edges)))
+    edges[count, 0], edges[count, 1] = a, b
+    return count + 1, edges
 
 
 @compiled

@@ -42,6 +42,7 @@ def part_metrics(
 
     Returns:
         ``part_<metric>`` for every metric of §6.2, mean over the true parts; ``part_count_error`` (predicted - true, absolute);
+        ``part_scale_error`` (|predicted / true - 1| of the longest side of the box, mean over the true parts; 1 without a match);
         ``part_overlap`` (volume that predicted parts share, as a share of their union); ``part_watertight`` (share of predicted
         parts without a leak); ``part_floaters`` (connected components beyond the first, mean per predicted part).
 
@@ -56,13 +57,16 @@ def part_metrics(
     report = {"part_count_error": float(abs(len(pred_parts) - len(true_parts)))}
     if not pred_parts:
         empty = {f"part_{name}": value for name, value in empty_metrics(config).items()}
-        return empty | report | {"part_overlap": 0.0, "part_watertight": 0.0, "part_floaters": 0.0}
+        missing = {"part_overlap": 0.0, "part_watertight": 0.0, "part_floaters": 0.0, "part_scale_error": 1.0}
+        return empty | report | missing
     predicted, true = _in_frame(pred_parts, config), _in_frame(true_parts, config)
     predicted = [Mesh(turn(mesh.vertices, quarter_turns), mesh.faces) for mesh in predicted]
     grids = [voxelise(mesh, config.iou_resolution) for mesh in predicted]
     true_grids = [voxelise(mesh, config.iou_resolution).filled for mesh in true]
     overlap = pairwise_iou(np.stack([grid.filled for grid in grids]), np.stack(true_grids))
-    matched = _matched_scores(predicted, true, overlap, config, seed)
+    partner = _match(overlap)
+    report["part_scale_error"] = _scale_error(predicted, true, partner)
+    matched = _matched_scores(predicted, true, partner, overlap, config, seed)
     report |= {f"part_{name}": float(np.mean([scores[name] for scores in matched])) for name in matched[0]}
     depth = np.sum([grid.solid for grid in grids], axis=0)
     union = np.count_nonzero(depth)
@@ -77,12 +81,31 @@ def _in_frame(parts: Sequence[Mesh], config: MetricsConfig) -> list[Mesh]:
     return [mesh.transformed(frame) for mesh in parts]
 
 
+def _match(overlap: NDArray[np.float64]) -> dict[int, int]:
+    """Returns the predicted part of each true part that has one."""
+    rows, columns = linear_sum_assignment(overlap, maximize=True)
+    return dict(zip(columns.tolist(), rows.tolist(), strict=True))
+
+
+def _scale_error(predicted: Sequence[Mesh], true: Sequence[Mesh], partner: dict[int, int]) -> float:
+    """How much too large or too small parts are, wherever they are."""
+    errors = [abs(_longest_side(predicted[row]) / _longest_side(true[column]) - 1) for column, row in partner.items()]
+    return float(np.mean(errors + [1.0] * (len(true) - len(partner))))
+
+
+def _longest_side(mesh: Mesh) -> float:
+    return float(np.ptp(mesh.vertices, axis=0).max())
+
+
 def _matched_scores(
-    predicted: Sequence[Mesh], true: Sequence[Mesh], overlap: NDArray[np.float64], config: MetricsConfig, seed: int
+    predicted: Sequence[Mesh],
+    true: Sequence[Mesh],
+    partner: dict[int, int],
+    overlap: NDArray[np.float64],
+    config: MetricsConfig,
+    seed: int,
 ) -> list[dict[str, float]]:
     """Scores of every true part [M] with the predicted part that the matching gives it."""
-    rows, columns = linear_sum_assignment(overlap, maximize=True)
-    partner = dict(zip(columns.tolist(), rows.tolist(), strict=True))
     count = min(config.part_points, config.num_points)
     scores = []
     for index, mesh in enumerate(true):

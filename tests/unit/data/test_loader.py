@@ -79,6 +79,27 @@ def test_resume_continues_exactly_also_at_an_epoch_end(dataset):
         make_loader(dataset, "train", 3, transform, seed=5).load_state_dict(first.state_dict())
 
 
+@pytest.mark.parametrize("num_workers", [0, 2, 4])
+def test_every_number_of_loader_processes_and_ranks_resumes_the_same_stream_across_epochs(dataset, num_workers):
+    def numbers(batch: dict) -> list[int]:
+        return batch["number"].tolist()
+
+    straight = [numbers(batch) for batch in take(make_loader(dataset, "train", 4, transform, ("field",), seed=5), 6)]
+    assert len({number for batch in straight[:2] for number in batch}) > len(
+        straight[0]
+    )  # seven samples: epochs end inside batches
+    for cut in (1, 2, 4):  # inside the first epoch, across its end, inside the third
+        ranks = []
+        for rank in range(2):
+            options = {"num_workers": num_workers, "rank": rank, "world_size": 2}
+            first = make_loader(dataset, "train", 4, transform, ("field",), seed=5, **options)
+            taken = take(first, cut)
+            second = make_loader(dataset, "train", 4, transform, ("field",), seed=5, **options)
+            second.load_state_dict(first.state_dict())
+            ranks.append([numbers(batch) for batch in taken + take(second, 6 - cut)])
+        assert [one + other for one, other in zip(*ranks, strict=True)] == straight
+
+
 def test_draws_do_not_depend_on_the_number_of_processes_or_the_cache(dataset):
     def batches(**options):
         return take(make_loader(dataset, "train", 4, transform, groups=("field", "views"), views_per_sample=1, **options), 5)

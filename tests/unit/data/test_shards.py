@@ -94,3 +94,13 @@ def test_a_dataset_in_object_storage_reads_alike(write_dataset, bucket):
     read = index.read(5, groups=("parts",))
     assert read.queries is None
     np.testing.assert_array_equal(read.parts.points, samples[5].parts.points)
+
+
+def test_a_damaged_header_is_refused(tmp_path, write_dataset):
+    write_dataset(tmp_path)
+    shard = tmp_path / "shards" / "train-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[130] ^= 1  # a digit of the first member's size
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match="no tar header"):
+        shards.ShardIndex.open(tmp_path, "train").read(0)

@@ -31,8 +31,8 @@ def box(half: float) -> Mesh:
     return Mesh(corners.astype(float), BOX_FACES)
 
 
-def quality(original: Mesh, surface: Mesh, voxel: float = 0.01) -> dict[str, float]:
-    return measure_quality(original, surface, SignedDistance(surface), voxel, derive(0, "quality"))
+def quality(original: Mesh, surface: Mesh, voxel: float = 0.01, is_closed: np.ndarray | None = None) -> dict[str, float]:
+    return measure_quality(original, surface, SignedDistance(surface), voxel, derive(0, "quality"), is_closed)
 
 
 def test_the_same_surface_is_no_voxel_away():
@@ -51,6 +51,34 @@ def test_what_lies_inside_is_hidden_and_not_missed():
     figures = quality(concatenate([box(0.9), box(0.3)]), box(0.9))
     assert figures["hidden_share"] == pytest.approx(0.3**2 / (0.3**2 + 0.9**2), abs=0.02)
     assert figures["from_original_max"] < 1e-3
+
+
+def test_a_wall_inside_closed_components_is_hidden_however_shallow():
+    """A box a voxel under the faces of another: what is inside is not meant to be found again."""
+    pair = concatenate([box(0.4), box(0.39)])
+    told = quality(pair, box(0.4), is_closed=np.ones(24, bool))
+    assert told["hidden_share"] == pytest.approx(0.39**2 / (0.39**2 + 0.4**2), abs=0.02)
+    assert told["from_original_max"] < 1e-3
+    assert quality(pair, box(0.4))["from_original_max"] == pytest.approx(1, abs=0.01)
+
+
+def test_what_is_narrower_than_a_voxel_is_told_apart():
+    plate = box(0.4)
+    plate = Mesh(plate.vertices * (1, 1, 1e-4), plate.faces)
+    apart = Mesh(plate.vertices + np.array([0.0, 0.0, 1.0]), plate.faces)
+    figures = quality(concatenate([apart, box(0.2)]), box(0.2), is_closed=np.ones(24, bool))
+    assert figures["from_original_mean"] > 5
+    assert figures["resolved_mean"] < 0.1
+    assert figures["narrow_share"] == pytest.approx(1.28 / (1.28 + 0.96), abs=0.02)
+    untold = quality(concatenate([apart, box(0.2)]), box(0.2))
+    assert (untold["narrow_share"], untold["resolved_max"]) == (0, untold["from_original_max"])
+
+
+def test_the_thin_wall_of_a_filled_cavity_is_hidden():
+    shell = concatenate([box(0.4), Mesh(box(0.388).vertices, BOX_FACES[:, ::-1])])
+    told = quality(shell, box(0.4), is_closed=np.ones(24, bool))
+    assert told["hidden_share"] == pytest.approx(0.388**2 / (0.388**2 + 0.4**2), abs=0.02)
+    assert told["from_original_max"] < 1e-3
 
 
 def test_a_lost_part_shows():

@@ -6,7 +6,7 @@ import scipy.sparse.csgraph
 import trimesh
 
 from unipart.errors import Reject
-from unipart.geometry import _bits, _hash, _marching, _placing, _provenance, _scan, _shell, _winding
+from unipart.geometry import _bits, _hash, _marching, _placing, _provenance, _ridges, _scan, _shell, _winding
 from unipart.geometry.components import PartsConfig, find_parts
 from unipart.geometry.load import load_scene
 from unipart.geometry.mesh import Mesh, Similarity, concatenate
@@ -255,7 +255,7 @@ def test_sharp_edges_lie_on_the_creases_of_a_cube_and_cover_them():
     voxel = 2 / 58
     ends = result.mesh.vertices[result.sharp_edges]
     off_crease = np.sort(1 - np.abs(ends.mean(axis=1)), axis=1)[:, 1]
-    assert off_crease.max() < voxel
+    assert off_crease.max() < 0.01 * voxel
     top_edge = ends.mean(axis=1)[(ends.mean(axis=1)[:, 1:] > 1 - voxel).all(axis=1)][:, 0]
     assert np.diff(np.sort(top_edge)).max() < 1.5 * voxel
     assert len(solid_of(sphere(subdivisions=4)).sharp_edges) == 0
@@ -323,7 +323,7 @@ def test_inputs_of_any_layout_use_the_kernels_compiled_by_warm_up():
     component, is_open = np.zeros(len(faces), np.int64), np.zeros(1, bool)
     for array in (vertices, faces, component, is_open):
         array.setflags(write=False)
-    modules = (_bits, _hash, _marching, _placing, _provenance, _scan, _shell, _winding)
+    modules = (_bits, _hash, _marching, _placing, _provenance, _ridges, _scan, _shell, _winding)
     kernels = [value for module in modules for value in vars(module).values() if hasattr(value, "signatures")]
     before = [len(kernel.signatures) for kernel in kernels]
     assert len(kernels) > 40

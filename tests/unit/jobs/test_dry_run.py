@@ -20,7 +20,7 @@ def test_dry_run_tells_config_changes_costs_and_the_smoke_test(capsys: pytest.Ca
     assert "changed: model.kv concat -> fused" in out
     assert "changed: steps 20 -> 7" in out
     assert "1,954,416" in out
-    for line in ("active per token", "forward: part model", "training step", "AdamW states", "all-reduce buffer", "sharded"):
+    for line in ("active per token", "forward: part model", "training step", "AdamW states", "sharded"):
         assert line in out
     assert "smoke test: one step of part ci with model.kv fused" in out
 

@@ -42,6 +42,13 @@ def test_the_same_parts_in_another_order_are_perfect():
     assert scores["part_count_error"] == scores["part_floaters"] == 0
 
 
+def test_a_part_of_the_wrong_size_shows_in_the_scale_error():
+    true = table()
+    shrunk = Mesh((true[1].vertices - true[1].vertices.mean(0)) * 0.9 + true[1].vertices.mean(0), true[1].faces)
+    assert part_metrics(true, true, FAST, derive(0))["part_scale_error"] == 0
+    assert part_metrics([true[0], shrunk, true[2]], true, FAST, derive(0))["part_scale_error"] == pytest.approx(0.1 / 3)
+
+
 def test_a_missing_part_counts_as_empty():
     scores = part_metrics(table()[:2], [*table()[:2], table()[0]], FAST, derive(0))
     assert scores["part_count_error"] == 1

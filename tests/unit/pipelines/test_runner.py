@@ -1,5 +1,8 @@
+import json
+
 import pytest
 
+from jobs import data
 from pipelines import runner
 from pipelines.plan import build_plan
 from pipelines.runner import Progress, RunOptions
@@ -38,11 +41,11 @@ def test_an_error_of_ray_is_told_by_its_first_cause():
         "unipart.errors.EnvironmentProblem: no disk\n  fix: free some\n\nThe above exception was the direct cause\n"
         "ray.exceptions.UserCodeException: UDF failed\n"
     )
-    message = runner._explained(RuntimeError(text)).message
+    message = runner.explained(RuntimeError(text)).message
     assert "no disk" in message
     assert "free some" in message
     assert "UDF" not in message
-    assert "A worker died" in runner._explained(RuntimeError("\nA worker died\nmore")).message
+    assert "A worker died" in runner.explained(RuntimeError("\nA worker died\nmore")).message
 
 
 def test_progress_tells_the_time_left_from_this_run_alone():
@@ -68,3 +71,51 @@ def test_a_sample_is_picked_by_a_hash_and_counts_for_later_runs(tmp_path, small_
     assert [row["asset_id"] for row in more[:3]] == [row["asset_id"] for row in rows]
     assert len(asked[1]) == 2, "what was sampled is not done again"
     assert len(runner.find_pending(out, plan, catalog)) == 3
+
+
+def test_the_status_of_a_run_under_way_counts_what_is_pending(tmp_path, small_config, monkeypatch, capsys):
+    """In = kept + rejected + failed + pending at any moment, told without disturbing the run, and after it died too."""
+
+    def die_half_way(claim, plan, pending, options, progress):
+        states = ("kept", "rejected", "failed")
+        rows = [
+            {**asset, "state": state, "stage": "parts", "reason": "" if state == "kept" else "made_up"}
+            for asset, state in zip(pending, states, strict=False)
+        ]
+        runner.ledger.commit(claim.out, plan.digest, claim.attempt, rows)
+        assert data.main(["status", str(tmp_path), "--json"]) == 0
+        raise EnvironmentProblem("the machine is gone", "start it again")
+
+    monkeypatch.setattr(runner, "process", die_half_way)
+    with pytest.raises(EnvironmentProblem, match="the machine is gone"):
+        runner.run(["procedural:count=8,seed=3"], tmp_path, small_config)
+    during = json.loads(capsys.readouterr().out)
+    assert [during[name] for name in ("in", "kept", "rejected", "failed", "pending")] == [8, 1, 1, 1, 5]
+    assert sorted(asset["state"] for asset in during["assets"]) == ["failed", "kept", *["pending"] * 5, "rejected"]
+    assert data.main(["status", str(tmp_path)]) == 0
+    assert "in 8 = kept 1 + rejected 1 + failed 1 + 5 pending" in capsys.readouterr().out
+
+
+def test_rejected_assets_are_retried_only_when_asked(tmp_path, small_config, monkeypatch):
+    """The catalog's own verdicts, such as that of a licence, stay: there is nothing to do again."""
+    sources = ["procedural:count=4,seed=3"]
+    worked_on = []
+
+    def turn_down(claim, plan, pending, options, progress):
+        worked_on.append(len(pending))
+        states = ("rejected", "rejected", "failed", "rejected")
+        rows = [
+            {**asset, "state": state, "stage": "parts", "reason": "made_up"} for asset, state in zip(pending, states, strict=False)
+        ]
+        runner.ledger.commit(claim.out, plan.digest, claim.attempt, rows)
+
+    monkeypatch.setattr(runner, "process", turn_down)
+    first = runner.run(sources, tmp_path, small_config)
+    assert first.counts == {"in": 4, "kept": 0, "rejected": 3, "failed": 1}
+    assert runner.run(sources, tmp_path, small_config).num_processed == 0
+    assert runner.run(sources, tmp_path, small_config, RunOptions(retry="rejected")).num_processed == 3
+    assert worked_on == [4, 3]
+    other_licence = small_config.replace(licences=("MIT",))
+    turned_away = runner.run(sources, tmp_path / "other", other_licence, RunOptions(retry="rejected"))
+    assert {(row["stage"], row["reason"]) for row in turned_away.rows} == {("catalog", "licence_not_allowed")}
+    assert worked_on == [4, 3]

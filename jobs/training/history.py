@@ -1,0 +1,105 @@
+"""What a training notes beside itself while it runs: its rows of figures, where its time goes, and a step that was not finite."""
+
+import json
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.runs import HISTORY, read_history
+from unipart.errors import EnvironmentProblem
+
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12, "4090": 165e12}
+"""Dense bfloat16 FLOPs a second by a part of the GPU's name, from the makers' data sheets."""
+
+
+class History:
+    """A JSON line a row. It only grows: a resumed run repeats steps that are there already, and does not note them again.
+
+    So no row is lost when a run is killed, and whoever follows the file never sees one twice.
+
+    Args:
+        run: the run's folder.
+        enabled: on one worker only.
+    """
+
+    def __init__(self, run: Path, enabled: bool = True) -> None:
+        self.path, self.enabled = run / HISTORY, enabled
+        self.known: set[tuple[int, str]] = set()
+        if not enabled:
+            return
+        run.mkdir(parents=True, exist_ok=True)
+        rows = read_history(run)
+        self.known = {(int(row["step"]), name) for row in rows for name in row}
+        if self.path.is_file():  # a row that was being written when the run was killed has no line end
+            text = self.path.read_bytes()
+            os.truncate(self.path, text.rfind(b"\n") + 1)
+
+    def write(self, row: dict[str, float]) -> None:
+        """Appends a row, unless the step has these figures already.
+
+        Raises:
+            EnvironmentProblem: the disk is full.
+        """
+        if not self.enabled or all((int(row["step"]), name) in self.known for name in row if name != "step"):
+            return
+        self.known |= {(int(row["step"]), name) for name in row}
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"{self.path} cannot be written: {error.strerror}", "free some space, and run again: it resumes"
+            ) from None
+
+
+class Clock:
+    """Seconds since the last row, by what they were spent on; what is paused belongs to no row."""
+
+    def __init__(self) -> None:
+        self.spent = {"data": 0.0, "checkpoint": 0.0, "pause": 0.0}
+        self.start = time.perf_counter()
+
+    @contextmanager
+    def on(self, kind: str) -> Iterator[None]:
+        """Counts a block as data, checkpoint or pause."""
+        begin = time.perf_counter()
+        yield
+        self.spent[kind] += time.perf_counter() - begin
+
+    def row(self, steps: int, samples: int) -> dict[str, float]:
+        """Returns seconds a step by kind, in all, and samples a second; begins anew."""
+        seconds = time.perf_counter() - self.start - self.spent["pause"]
+        data, saving = self.spent["data"], self.spent["checkpoint"]
+        self.__init__()
+        figures = {"time/data": data / steps, "time/checkpoint": saving / steps, "time/compute": (seconds - data - saving) / steps}
+        return {"samples_per_second": steps * samples / seconds, "seconds": seconds, **figures}
+
+
+def machine_figures(device: torch.device, flops_per_second: float) -> dict[str, float]:
+    """Returns the peak memory so far and, where the GPU is known, the share of its peak that the model's FLOPs make (MFU).
+
+    Args:
+        device: of this worker.
+        flops_per_second: of the model, on this worker; 0 where they were not counted.
+    """
+    if device.type != "cuda":
+        return {"memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    figures = {"memory_gb": torch.cuda.max_memory_allocated(device) / 2**30}
+    name = torch.cuda.get_device_name(device)
+    peak = next((value for key, value in PEAK_FLOPS.items() if key in name), 0.0)
+    return figures | ({"mfu": flops_per_second / peak} if peak and flops_per_second else {})
+
+
+def write_nonfinite(run: Path, document: dict[str, Any]) -> Path:
+    """Writes what is needed to look at a step that was not finite; returns the file."""
+    path = run / f"nonfinite_step_{document['step']:08d}.json"
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    return path

@@ -1,0 +1,128 @@
+"""How a training is spread over workers: each holds all of the model (DDP), or a slice of it (FSDP2).
+
+What is trained stays one module with the same parameter names; only `Parallel` knows which of the two it is.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from jobs.training.config import TrainConfig
+from unipart.nn.attention import CrossAttention
+from unipart.nn.blocks import SelfBlock
+from unipart.nn.dit_block import DiTBlock
+
+LossFunction = Callable[[dict[str, Any], torch.Generator], dict[str, Tensor]]
+
+
+class _Losses(nn.Module):
+    """An objective as a module: its forward is the one door through which DDP and FSDP see a micro-batch.
+
+    The objectives enter their models by many doors (encode, query, conditions), which wrapping the model itself would miss.
+    """
+
+    def __init__(self, trained: nn.Module, losses: LossFunction) -> None:
+        super().__init__()
+        self.trained, self.losses = trained, losses
+
+    def forward(self, batch: dict[str, Any], draw: torch.Generator) -> dict[str, Tensor]:
+        """Returns the losses."""
+        return self.losses(batch, draw)
+
+
+class Parallel:
+    """The losses of a micro-batch, with gradients that end up as the mean over all workers.
+
+    DDP is torch's own: its buckets are reduced while the backward pass still runs. One all-reduce of a flat copy afterwards is
+    simpler, but overlaps with nothing and needs a second copy of all gradients.
+
+    Args:
+        trained: what is trained; with FSDP its parameters become DTensors.
+        losses: of the objective.
+        config: the recipe: `parallel`, `compile_blocks`, `precision`.
+        device: of this worker.
+        world: number of workers; above 1 the process group must be up.
+    """
+
+    def __init__(self, trained: nn.Module, losses: LossFunction, config: TrainConfig, device: torch.device, world: int) -> None:
+        self.module: nn.Module = _Losses(trained, losses)
+        self.sharded = config.parallel == "fsdp" and world > 1
+        if config.compile_blocks:
+            for block in blocks(trained):
+                block.compile()
+        if self.sharded:
+            _shard(self.module, device, world, config.precision == "bf16" and device.type == "cuda")
+        elif world > 1:
+            # Which parameters a batch uses is the objective's business; the search costs a walk over the graph.
+            self.module = DistributedDataParallel(
+                self.module, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
+            )
+
+    def losses(self, batch: dict[str, Any], draw: torch.Generator) -> dict[str, Tensor]:
+        """Returns the objective's losses of a micro-batch."""
+        return self.module(batch, draw)
+
+    def accumulating(self, last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward of a micro-batch: only the last one of a step communicates.
+
+        FSDP reduces after each: whole gradients kept until the last would cost the memory that it saves.
+        """
+        return nullcontext() if last or not isinstance(self.module, DistributedDataParallel) else self.module.no_sync()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Every worker holds all weights for the length of a block, so that the model can be called by any door, by any worker."""
+        if not self.sharded:
+            yield
+            return
+        members = [member for member in self.module.modules() if isinstance(member, FSDPModule)]
+        for member in members:
+            member.set_reshard_after_forward(False, recurse=False)
+            member.unshard()
+        try:
+            yield
+        finally:
+            for member in members:
+                member.reshard()
+                member.set_reshard_after_forward(True, recurse=False)
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    """Returns the transformer blocks: the units of sharding and of compilation."""
+    return [layer for layer in module.modules() if isinstance(layer, DiTBlock | SelfBlock)]
+
+
+def full(value: Tensor) -> Tensor:
+    """Returns all of a tensor, of which this worker may hold a slice; then all workers must call."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def agreed(value: str | None, world: int) -> str | None:
+    """Returns rank 0's value on every worker."""
+    values = [value]
+    if world > 1:
+        distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def _shard(module: nn.Module, device: torch.device, world: int, bf16: bool) -> None:
+    """Shards each block, the blocks' condition projections, and the rest as the root."""
+    policy = MixedPrecisionPolicy(torch.bfloat16 if bf16 else None, torch.float32, cast_forward_inputs=False)
+    options: dict[str, Any] = {"mesh": init_device_mesh(device.type, (world,)), "mp_policy": policy, "reshard_after_forward": True}
+    units = blocks(module)
+    # Keys and values of the conditions are computed for all blocks before the first one runs, outside the blocks' forward.
+    attentions = [a for unit in units if isinstance(unit, DiTBlock) for a in unit.modules() if isinstance(a, CrossAttention)]
+    for attention in attentions:
+        for layer in (attention.kv, attention.k_norm):
+            if list(layer.parameters()):
+                fully_shard(layer, **options)
+    for unit in units:
+        fully_shard(unit, **options)
+    cast(Any, fully_shard(module, **options))

@@ -1,0 +1,244 @@
+"""Several workers, and what goes wrong: killed workers, damaged checkpoints, full disks, losses that are not finite."""
+
+import errno
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import distributed, multiprocessing
+
+from jobs.recipes import find_recipe
+from jobs.runs import DIGESTS, best_checkpoint, checkpoint_folders, latest_checkpoint, read_history
+from jobs.training import checkpoints
+from jobs.training.batches import BatchSource, make_draw
+from jobs.training.launch import Job, make_job, run_here, run_on_ray
+from jobs.training.loop import Place
+from jobs.training.smoke import two_balls
+from jobs.training.state import find_checkpoint, read_progress
+from unipart.data.codec import encode_sample
+from unipart.data.schema import SCHEMA_VERSION
+from unipart.data.shards import Manifest, tar_bytes, write_manifest, write_shards
+from unipart.errors import EnvironmentProblem, UserError
+from unipart.rng import derive
+
+QUICK = {"loader_workers": 0, "log_every": 1, "batch_size": 4, "accumulate": 2, "validate_every": 3, "optimizer__ema_decay": 0.9}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    names = [f"object{number:02d}" for number in range(7)]
+    samples = [(name, tar_bytes(name, encode_sample(two_balls(name, derive(0, name))))) for name in names]
+    records = write_shards(folder, "train", samples[:6], 10**9, 4) + write_shards(folder, "val", samples[6:], 10**9, 4)
+    write_manifest(folder, Manifest(SCHEMA_VERSION, "config", "test", "content", {"kept": 7}, tuple(records)))
+    return folder
+
+
+def _job(dataset: Path, folder: Path, kind: str = "vae", **changes) -> Job:
+    recipe = find_recipe(kind, "ci")
+    config = recipe.replace(**{**QUICK, "steps": 6, "checkpoint_every": 3, **changes})
+    return replace(make_job(config, recipe, str(dataset), folder, folder.parent), threads=1, device="cpu")
+
+
+def _worker(rank: int, world: int, jobs: list[Job], store: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    for job in jobs:
+        run_here(job, rank, world)
+    distributed.destroy_process_group()
+
+
+def _together(jobs: list[Job], store: Path, world: int = 2) -> None:
+    multiprocessing.spawn(_worker, (world, jobs, str(store)), nprocs=world)
+
+
+def _curve(folder: Path) -> dict[str, list[float]]:
+    rows = read_history(folder)
+    return {name: [row[name] for row in rows if name in row] for name in ("loss", "grad_norm", "val/loss", "z_scale")}
+
+
+def _same(one: Path, other: Path, tolerance: float) -> None:
+    ours, theirs = _curve(one), _curve(other)
+    assert [len(values) for values in ours.values()] == [len(values) for values in theirs.values()]
+    for name, values in ours.items():
+        assert values == pytest.approx(theirs[name], rel=tolerance), name
+
+
+def _cut(folder: Path, step: int) -> None:
+    """Leaves a run as if it had been killed after a checkpoint."""
+    for path in checkpoint_folders(folder):
+        if read_progress(path).step > step:
+            for file in sorted(path.rglob("*"), reverse=True):
+                file.unlink() if file.is_file() else file.rmdir()
+            path.rmdir()
+
+
+def test_two_workers_give_the_curve_of_one_and_resume_in_any_number(dataset: Path, tmp_path: Path):
+    one = tmp_path / "one" / "vae"
+    run_here(_job(dataset, one))
+    names = {"ddp": "ddp", "fsdp": "fsdp", "cut_ddp": "ddp", "cut_fsdp": "fsdp"}
+    jobs = [_job(dataset, tmp_path / name / "vae", parallel=parallel) for name, parallel in names.items()]
+    _together(jobs, tmp_path / "store")
+    for name in ("cut_ddp", "cut_fsdp"):
+        _cut(tmp_path / name / "vae", 3)
+        os.truncate(tmp_path / name / "vae" / "history.jsonl", 0)
+    # With the same workers, with the other way of sharing, and with one worker again.
+    across = tmp_path / "across" / "vae"
+    across.parent.mkdir()
+    _copy(tmp_path / "cut_fsdp" / "vae", across)
+    alone = tmp_path / "alone" / "vae"
+    alone.parent.mkdir()
+    _copy(tmp_path / "cut_fsdp" / "vae", alone)
+    _together([*jobs[2:], _job(dataset, across, parallel="ddp")], tmp_path / "store again")
+    run_here(_job(dataset, alone, parallel="fsdp"))
+
+    _same(tmp_path / "ddp" / "vae", one, 1e-5)
+    _same(tmp_path / "fsdp" / "vae", tmp_path / "ddp" / "vae", 1e-5)
+    assert _curve(tmp_path / "ddp" / "vae")["loss"] == pytest.approx(_curve(one)["loss"], rel=1e-6)
+    for name in ("ddp", "fsdp"):
+        straight, again = (find_checkpoint(tmp_path / folder / "vae") for folder in (name, f"cut_{name}"))
+        for file in sorted(straight.rglob("*.safetensors")):
+            ours, theirs = load_file(file), load_file(again / file.relative_to(straight))
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[key], theirs[key]) for key in ours), file
+    whole = _curve(tmp_path / "fsdp" / "vae")["loss"][3:]
+    assert _curve(across)["loss"] == pytest.approx(whole, rel=1e-5)
+    assert _curve(alone)["loss"] == pytest.approx(whole, rel=1e-5)
+    assert (find_checkpoint(tmp_path / "fsdp" / "vae") / "train_state" / "shards").is_dir()
+
+
+def test_the_part_model_shards_too_with_its_blocks_recomputed(dataset: Path, tmp_path: Path):
+    for kind in ("vae", "whole"):
+        run_here(_job(dataset, tmp_path / kind, kind, steps=2))
+    names = {"ddp": "ddp", "fsdp": "fsdp"}
+    jobs = [_job(dataset, tmp_path / name, "part", parallel=way, recompute=True, steps=4) for name, way in names.items()]
+    _together(jobs, tmp_path / "store")
+    run_here(_job(dataset, tmp_path / "one", "part", steps=4))
+    _same(tmp_path / "ddp", tmp_path / "one", 1e-5)
+    _same(tmp_path / "fsdp", tmp_path / "ddp", 1e-5)
+
+
+def _copy(source: Path, target: Path) -> None:
+    import shutil
+
+    shutil.copytree(source, target, symlinks=True)
+
+
+def test_workers_that_cannot_share_a_step_are_refused(dataset: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="4 workers cannot share"):
+        run_here(_job(dataset, tmp_path / "vae", batch_size=6), rank=0, world=4)
+
+
+@pytest.mark.parametrize("how", ["truncated", "changed", "unlisted"])
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(dataset: Path, tmp_path: Path, how: str, caplog):
+    folder = tmp_path / "vae"
+    run_here(_job(dataset, folder, keep_checkpoints=3, checkpoint_every=2))
+    before = _curve(folder)
+    newest = find_checkpoint(folder)
+    state = newest / "train_state" / "state.safetensors"
+    if how == "truncated":
+        os.truncate(state, state.stat().st_size // 2)
+    elif how == "changed":
+        content = bytearray(state.read_bytes())
+        content[-1] ^= 1
+        state.write_bytes(content)
+    else:
+        (newest / DIGESTS).write_text("{")
+    progress = run_here(_job(dataset, folder, keep_checkpoints=3, checkpoint_every=2))
+    assert "is damaged" in caplog.text
+    assert progress.step == 6
+    assert (folder / "checkpoints" / ".damaged_step_00000006").is_dir()
+    assert find_checkpoint(folder) == newest
+    assert _curve(folder) == before
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(dataset: Path, tmp_path: Path, monkeypatch, caplog):
+    folder, real = tmp_path / "vae", checkpoints.seal
+
+    def full_at(steps: tuple[int, ...]):
+        def seal(partial: Path) -> None:
+            if int(partial.name[-8:]) in steps:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(partial)
+
+        return seal
+
+    monkeypatch.setattr(checkpoints, "seal", full_at((4,)))
+    run_here(_job(dataset, folder, checkpoint_every=2))
+    assert "No space left" in caplog.text
+    assert [read_progress(path).step for path in checkpoint_folders(folder)] == [2, 6]
+    monkeypatch.setattr(checkpoints, "seal", full_at((9,)))
+    with pytest.raises(EnvironmentProblem, match="No space left"):
+        run_here(_job(dataset, folder, steps=9, checkpoint_every=9))
+    assert read_progress(checkpoint_folders(folder)[-1]).step == 6
+    assert not list((folder / "checkpoints").glob(".partial*"))
+
+
+def test_a_loss_that_is_not_finite_leaves_its_samples_and_no_bad_checkpoint(dataset: Path, tmp_path: Path):
+    folder = tmp_path / "vae"
+    job = _job(dataset, folder, steps=20, log_every=7, checkpoint_every=20, optimizer__lr=1e30, optimizer__clip=1e30)
+    with pytest.raises(UserError, match="not finite"):
+        run_here(job)
+    (path,) = folder.glob("nonfinite_step_*.json")
+    document = json.loads(path.read_text())
+    (ids,) = document["sample_ids_by_worker"]
+    config = find_recipe("vae", "ci").replace(**{**job.config, "accumulate": document["micro_batches"]})
+    batches = BatchSource(str(dataset), config, make_draw(config, None, None), Place(torch.device("cpu"))).train(document["cursor"])
+    assert [name for _ in range(document["micro_batches"]) for name in next(batches)["sample_id"]] == ids
+    assert latest_checkpoint(folder) is None
+
+
+def test_the_best_checkpoint_is_kept_by_its_direction(dataset: Path, tmp_path: Path):
+    folder = tmp_path / "vae"
+    run_here(_job(dataset, folder, checkpoint_every=1, keep_checkpoints=1, best="val/loss:max", validate_every=100))
+    values = {row["step"]: row["val/loss"] for row in read_history(folder) if "val/loss" in row}
+    best = max(values, key=lambda step: values[step])
+    assert len(values) == 6
+    assert (folder / "checkpoints" / "best").resolve().name == f"step_{best:08d}"
+    assert best_checkpoint(folder, "val/loss:max") == folder / "checkpoints" / f"step_{best:08d}"
+    assert len(checkpoint_folders(folder)) == len({best, 6})
+
+
+def test_rows_tell_where_the_time_goes(dataset: Path, tmp_path: Path):
+    run_here(_job(dataset, tmp_path / "vae", checkpoint_every=2))
+    rows = [row for row in read_history(tmp_path / "vae") if "loss" in row]
+    for row in rows:
+        assert row["time/compute"] > 0
+        assert row["time/data"] > 0
+        assert row["seconds"] == pytest.approx(row["time/compute"] + row["time/data"] + row["time/checkpoint"])
+        assert row["memory_gb"] > 0.1
+    assert rows[2]["time/checkpoint"] > 0
+    assert rows[1]["time/checkpoint"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_killed_worker_is_replaced_and_the_curve_is_undisturbed(dataset: Path, tmp_path: Path):
+    straight, killed = tmp_path / "straight" / "vae", tmp_path / "killed" / "vae"
+    changes = {"steps": 60, "checkpoint_every": 10}
+    run_on_ray(_job(dataset, straight, **changes), workers=2)
+    victims: list[int] = []
+
+    def kill() -> None:
+        while latest_checkpoint(killed) is None:
+            time.sleep(0.05)
+        workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+        victims.append(workers[-1].pid)
+        os.kill(workers[-1].pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    progress = run_on_ray(_job(dataset, killed, **changes), workers=2)
+    thread.join()
+    assert victims
+    assert asdict(progress)["step"] == 60
+    assert _curve(killed) == _curve(straight)
+    steps = [row["step"] for row in read_history(killed) if "loss" in row]
+    assert steps == list(range(1, 61))
