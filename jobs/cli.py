@@ -28,7 +28,7 @@ class Command:
 COMMANDS = {
     "demo": Command("jobs.demo", "the whole road on this machine, offline: meshes -> shards -> four models -> objects -> report"),
     "doctor": Command("jobs.doctor", "check this machine, a cluster, a storage and a tracking server; each line OK, WARN or FAIL"),
-    "data": Command("jobs.data", "curate meshes into training shards: plan, run, status, inspect"),
+    "data": Command("jobs.data", "curate meshes into training shards: plan, run, status, inspect, encode"),
     "train": Command("jobs.train", "train one of the four models: vae, anchor, whole, part"),
     "weights": Command("jobs.weights", "import Hunyuan3D-2.1's weights, export checkpoints in its form, inspect weights files"),
     "generate": Command("jobs.generate", "images -> objects made of parts (bundles)"),

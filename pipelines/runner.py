@@ -289,6 +289,7 @@ def process_block(table: pa.Table, claim: Claim, config: dict[str, Any], digest:
 
 
 def start_ray(options: RunOptions) -> None:
+    """Starts Ray as a run wants it, or joins the cluster at its address."""
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
