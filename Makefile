@@ -2,14 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
+CORPUS ?= $(or $(UNIPART_CORPUS),../shared/data)
 
-.PHONY: help demo test check format bench env clean
+.PHONY: help demo overfit test check format bench env clean
 
 help:            ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
 
 demo: env        ## meshes -> shards -> four models -> objects made of parts -> scores -> report.html
 	$(BIN)/unipart demo
+
+overfit: env     ## prove that the models learn: eight objects by heart, every bar printed (up to an hour)
+	$(BIN)/python -m jobs.overfit $(if $(wildcard $(CORPUS)/dev),--corpus $(CORPUS))
 
 test: env        ## unit, contract and integration tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
@@ -37,4 +41,4 @@ env: .venv/.installed  ## create .venv from constraints.txt, development tools i
 	@touch $@
 
 clean:           ## remove the environment and the demo's output
-	rm -rf .venv demo build dist *.egg-info
+	rm -rf .venv demo overfit build dist *.egg-info

@@ -39,6 +39,8 @@ class Plan:
         objects: held-out objects that are generated.
         changes: {kind: fields that differ from the recipe}.
         num_points: points a mesh in the evaluation.
+        held_out: shares of the assets for validation and for the test.
+        split: whose images objects are generated from.
     """
 
     sources: tuple[str, ...]
@@ -47,6 +49,8 @@ class Plan:
     objects: int
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_points: int = 20_000
+    held_out: tuple[float, float] = (0.05, 0.1)
+    split: str = "test"
 
 
 def plan_demo(data: str | None, fast: bool) -> Plan:
@@ -122,12 +126,13 @@ class Demo:
             def tell(progress: Progress) -> None:
                 _say(f"  {progress.done}/{progress.total} meshes, {progress.seconds:.0f} s")
 
-            config = preset("tiny").replace(pack__val_fraction=0.05, pack__test_fraction=0.1)
+            val, test = self.plan.held_out
+            config = preset("tiny").replace(pack__val_fraction=val, pack__test_fraction=test)
             self.commands.append(f"unipart data run {' '.join(self.plan.sources)} --size tiny --out {self.shards}")
             result = run(self.plan.sources, self.shards, config, RunOptions(limit=self.plan.limit), tell)
             counts = result.counts
             _say(f"  in {counts['in']} = kept {counts['kept']} + rejected {counts['rejected']} + failed {counts['failed']}")
-            if min(len(ShardIndex.open(self.shards, split)) for split in ("train", "test")) == 0:
+            if min(len(ShardIndex.open(self.shards, split)) for split in ("train", self.plan.split)) == 0:
                 raise UserError("too few meshes were kept to train and to test", "give a folder with more meshes of several parts")
             return read_manifest(self.shards).content_digest
 
@@ -149,7 +154,7 @@ class Demo:
         return self._stamped(f"train the {kind} model", kind, digest_json([key, config.digest()]), folder, work)
 
     def generate(self, key: str) -> str:
-        """Held-out images -> bundles."""
+        """Images of a split -> bundles."""
 
         def work() -> None:
             from jobs.generate import generate, load_pipeline, requests_from_shards
@@ -157,11 +162,16 @@ class Demo:
 
             pipeline = load_pipeline(self.models)
             config = generation(self.plan.size, pipeline.models.vae.config)
-            generate(pipeline, list(requests_from_shards(str(self.shards), "test", self.plan.objects)), config, self.bundles)
+            requests = list(requests_from_shards(str(self.shards), split, self.plan.objects))
+            generate(pipeline, requests, config, self.bundles)
 
-        flags = f"--from-shards {self.shards} --limit {self.plan.objects} --models {self.models} --out {self.bundles}"
+        split = self.plan.split
+        flags = (
+            f"--from-shards {self.shards} --split {split} --limit {self.plan.objects} --models {self.models} --out {self.bundles}"
+        )
         self.commands.append(f"unipart generate {flags}")
-        return self._stamped("generate objects from held-out images", "generate", digest_json([key, flags]), self.bundles, work)
+        title = f"generate objects from images of the {split} split"
+        return self._stamped(title, "generate", digest_json([key, flags]), self.bundles, work)
 
     def evaluate(self, key: str) -> str:
         """Bundles -> scores."""
@@ -173,11 +183,11 @@ class Demo:
 
             config = MetricsConfig(num_points=self.plan.num_points)
             rows = evaluate(read_predictions(self.bundles), Truth(str(self.shards)), "UniPart", config)
-            write_scores(self._scores, rows)
-            track_scores(rows, self._scores, self._tracking, "UniPart", {"unipart.dataset": key})
+            write_scores(self.scores, rows)
+            track_scores(rows, self.scores, self._tracking, "UniPart", {"unipart.dataset": key})
             print_table(headline(rows))
 
-        self.commands.append(f"unipart evaluate {self.bundles} --against {self.shards} --out {self._scores}")
+        self.commands.append(f"unipart evaluate {self.bundles} --against {self.shards} --out {self.scores}")
         return self._stamped("evaluate them", "evaluate", digest_json([key, self.plan.num_points]), None, work)
 
     def write_report(self, key: str) -> str:
@@ -186,16 +196,17 @@ class Demo:
         def work() -> None:
             from jobs.report import Inputs, make_report, track_report
 
-            inputs = Inputs(self.models, self.bundles, self._scores, str(self.shards), commands=tuple(self.commands))
+            inputs = Inputs(self.models, self.bundles, self.scores, str(self.shards), commands=tuple(self.commands))
             make_report(inputs, self.report, "UniPart demo")
             track_report(self.report, self._tracking)
 
-        flags = f"--runs {self.models} --bundles {self.bundles} --scores {self._scores} --data {self.shards} --out {self.report}"
+        flags = f"--runs {self.models} --bundles {self.bundles} --scores {self.scores} --data {self.shards} --out {self.report}"
         self.commands.append(f"unipart report {flags}")
         return self._stamped("write the report", "report", digest_json([key, "report"]), None, work)
 
     @property
-    def _scores(self) -> Path:
+    def scores(self) -> Path:
+        """Scores of the generated objects."""
         return self.out / "scores.parquet"
 
     @property

@@ -295,6 +295,7 @@ def test_a_run_accounts_for_every_asset_of_a_prefix_and_a_listing(site, bucket, 
     path = listing(tmp_path / "list.parquet", fileIdentifier=list(expected), sha256=hashes, license=licences)
     config = preset("ci").replace(licences=("CC0-1.0", "CC-BY-4.0"))
     sources, out = [f"{bucket}/run", path], tmp_path / "dataset"
+    ray.shutdown()  # one that another test left does not know this bucket's server
     try:
         result = run(sources, out, config, RunOptions(num_cpus=2))
         rows = {row["uri"]: row for row in read_status(out)}

@@ -21,7 +21,7 @@ def rows() -> tuple[dict, dict]:
     mesh = Mesh(np.asarray(box.vertices), np.asarray(box.faces), np.zeros(12, np.int16))
     surface: Remeshed = remesh(mesh, np.zeros(12, np.int32), np.zeros(1, np.bool_), RemeshConfig(resolution=24))
     to_ncs = (Similarity.of(2.5, (0.1, -0.2, 0.0)), Similarity.of(4.0, (0.5, 0.0, 0.3)))
-    parted = SimpleNamespace(mesh=mesh)
+    parted = SimpleNamespace(mesh=mesh, open_component=np.zeros(1, np.bool_), component_of_face=np.zeros(12, np.int32))
     row = {"asset_id": "a", "parted": parted, "whole": surface, "part_surfaces": (surface, surface), "to_ncs": to_ncs}
     row |= PointsStage(PointsConfig(surface=400, sharp=200, part_surface=100))(row)
     return row, FieldStage(CONFIG)(row)
