@@ -5,7 +5,6 @@ on the dataset; packing in the order of the ids. So a run that was killed contin
 """
 
 import json
-import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,15 +25,15 @@ from pipelines import ledger, sink
 from pipelines.claim import Claim, claim_dataset
 from pipelines.ledger import PENDING, Row
 from pipelines.plan import PackConfig
-from pipelines.process import artefact_address
-from pipelines.runner import Progress, RunOptions, explained, start_ray
+from pipelines.process import write_artefact
+from pipelines.runner import Progress, RunOptions, follow, start_ray
 from unipart import storage
 from unipart.config import Config, digest_json
 from unipart.data.codec import pack_arrays, pack_json
 from unipart.data.latents import part_member, tokens_member, whole_member
 from unipart.data.loader import collate
 from unipart.data.schema import LEDGER_COLUMNS, SCHEMA_VERSION, Sample
-from unipart.data.shards import ShardIndex, read_manifest, write_tar
+from unipart.data.shards import ShardIndex, read_manifest
 from unipart.data.splits import SPLITS
 from unipart.errors import EnvironmentProblem, Reject, UserError
 from unipart.inference.checkpoints import IMAGE_ENCODER
@@ -144,7 +143,7 @@ def run_encoding(
         rows = _settle(samples, ledger.merge(out, encoding.digest, mine.attempt))
         assert PENDING not in ledger.count_states(rows), "every sample that was worked on has a row in the ledger"
         mine.check()
-        sink.write_dataset(out, encoding, rows)  # pyright: ignore[reportArgumentType] - of a plan it takes config and digest
+        sink.write_dataset(out, encoding, rows)
     return rows, len(pending)
 
 
@@ -157,7 +156,7 @@ def _pending(out: str, encoding: Encoding, samples: Sequence[Row], known: dict[s
     """Returns the samples without a row, those to be retried, and the kept ones whose artefact is needed and gone."""
     rows = _settle(samples, known)
     todo = {row["asset_id"] for row in rows if row["state"] in (PENDING, retry)}
-    if todo or not sink.is_packed(out, encoding, rows):  # pyright: ignore[reportArgumentType]
+    if todo or not sink.is_packed(out, encoding, rows):
         present = set(storage.list_files(storage.join(out, "artefacts", encoding.digest)))
         kept = [row["asset_id"] for row in rows if row["state"] == "kept"]
         todo |= {asset_id for asset_id in kept if f"{asset_id[:2]}/{asset_id}.tar" not in present}
@@ -169,13 +168,8 @@ def _process(
 ) -> None:
     import ray
     import ray.data
-    from ray.exceptions import RayError
 
-    if not ray.is_initialized():
-        start_ray(options)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    start_ray(options)
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     workers = gpus or max(1, int(resources.get("CPU", 1)))
@@ -195,16 +189,7 @@ def _process(
             max_restarts=_MAX_RETRIES,
             max_task_retries=_MAX_RETRIES,
         )
-    started = time.monotonic()
-    counts: dict[str, int] = dict.fromkeys(ledger.STATES, 0)
-    try:
-        for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for state in pa.table(table)["state"].to_pylist():
-                counts[state] += 1
-            progress(Progress(sum(counts.values()), len(pending), dict(counts), time.monotonic() - started))
-            mine.check()
-    except RayError as error:
-        raise explained(error) from error
+    follow(results, len(pending), mine, progress)
 
 
 class Encoder:
@@ -252,11 +237,9 @@ class Encoder:
             reason = error.reason if isinstance(error, Reject) else "unreadable_sample"
             facts = {"state": "failed", "stage": "encode", "reason": reason, "message": str(error)}
             return {**row, **facts, "seconds": time.monotonic() - started}
-        with storage.open_writer(artefact_address(self.claim.out, self.encoding.digest, item["asset_id"])) as file:
-            artefact = storage.Digesting(file)
-            write_tar(item["asset_id"], members, artefact)  # type: ignore[arg-type]
+        row |= write_artefact(self.claim.out, self.encoding.digest, item["asset_id"], members)
         row |= {name: sample.meta.get(name) for name in ("source", "uri", "sha256", "licence")}
-        row |= {"artefact_sha256": artefact.sha256, "artefact_bytes": artefact.size, "quality": json.dumps(quality)}
+        row |= {"quality": json.dumps(quality)}
         return {**row, "state": "kept", "reason": "", "num_parts": sample.num_parts, "seconds": time.monotonic() - started}
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,7 @@ from pipelines.cache import CACHED_COLUMNS, plain, read_cache, write_cache
 from pipelines.plan import CACHED_THROUGH, INPUT_COLUMNS, CurationConfig, Plan, build_plan
 from pipelines.stages.base import Row
 from unipart import storage
-from unipart.data.codec import sample_members
+from unipart.data.codec import Writer, sample_members
 from unipart.data.schema import SCHEMA_VERSION, Sample
 from unipart.data.shards import write_tar
 from unipart.geometry import field, watertight
@@ -64,16 +64,13 @@ def process_asset(request: dict[str, Any], report: Callable[[str], None]) -> dic
     started = time.process_time()
     sample = make_sample(row, plan)
     row.clear()  # here memory is at its peak
-    with storage.open_writer(artefact_address(out, plan.digest, asset_id)) as file:
-        artefact = storage.Digesting(file)
-        write_tar(asset_id, sample_members(sample), artefact)  # type: ignore[arg-type]
+    artefact = write_artefact(out, plan.digest, asset_id, sample_members(sample))
     seconds["encode"] = round(time.process_time() - started, 4)
     return {
         "num_parts": sample.num_parts,
         "stage_seconds": json.dumps(seconds),
         "quality": json.dumps(sample.meta["remesh"]["whole"]),
-        "artefact_sha256": artefact.sha256,
-        "artefact_bytes": artefact.size,
+        **artefact,
     }
 
 
@@ -112,6 +109,14 @@ def make_sample(row: Row, plan: Plan) -> Sample:
 def artefact_address(out: str, digest: str, asset_id: str) -> str:
     """Returns where the sample of an asset lies before it is packed."""
     return storage.join(out, "artefacts", digest, asset_id[:2], f"{asset_id}.tar")
+
+
+def write_artefact(out: str, digest: str, asset_id: str, members: Mapping[str, bytes | Writer]) -> dict[str, Any]:
+    """Writes the sample of an asset and returns the columns artefact_sha256 and artefact_bytes of its ledger row."""
+    with storage.open_writer(artefact_address(out, digest, asset_id)) as file:
+        artefact = storage.Digesting(file)
+        write_tar(asset_id, members, artefact)  # type: ignore[arg-type]
+    return {"artefact_sha256": artefact.sha256, "artefact_bytes": artefact.size}
 
 
 def cache_address(out: str, plan: Plan, sha256: str) -> str:

@@ -222,15 +222,10 @@ def process(
     """
     import ray
     import ray.data
-    from ray.exceptions import RayError
 
     warm_up()  # compiles the kernels once, before every worker would
-    if not ray.is_initialized():
-        start_ray(options)
+    start_ray(options)
     _check_layout(plan, ray.nodes(), options.address == "local")
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     rows_per_block = max(1, min(_BLOCK_ROWS, len(pending) // (num_cpus * _BLOCKS_PER_CPU)))
     blocks = ray.data.from_items(list(pending), override_num_blocks=-(-len(pending) // rows_per_block))
@@ -245,16 +240,34 @@ def process(
             memory=plan.config.limits.memory_mb << 20,
             max_retries=_MAX_RETRIES,
         )
+    follow(results, len(pending), mine, progress)
+
+
+def follow(results: Any, total: int, mine: Claim, progress: Callable[[Progress], None]) -> None:
+    """Runs a Ray dataset whose blocks are ledger rows, and tells how far it is after each of them.
+
+    Args:
+        results: a Ray dataset.
+        total: rows that it will have.
+        mine: the claim on the dataset.
+        progress: is told after every block.
+
+    Raises:
+        EnvironmentProblem: the workers die again and again.
+        UserError: another run took over.
+    """
+    from ray.exceptions import RayError
+
     started = time.monotonic()
     counts: dict[str, int] = dict.fromkeys(ledger.STATES, 0)
     try:
         for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for state in pa.table(table)["state"].to_pylist():
                 counts[state] += 1
-            progress(Progress(sum(counts.values()), len(pending), dict(counts), time.monotonic() - started))
+            progress(Progress(sum(counts.values()), total, dict(counts), time.monotonic() - started))
             mine.check()
     except RayError as error:
-        raise explained(error) from error
+        raise _explained(error) from error
 
 
 def process_block(table: pa.Table, claim: Claim, config: dict[str, Any], digest: str) -> pa.Table:
@@ -289,9 +302,14 @@ def process_block(table: pa.Table, claim: Claim, config: dict[str, Any], digest:
 
 
 def start_ray(options: RunOptions) -> None:
-    """Starts Ray as a run wants it, or joins the cluster at its address."""
+    """Starts Ray as a run wants it, or joins the cluster at its address, unless that has been done; Ray Data keeps quiet."""
     import ray
+    import ray.data
 
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if options.address == "local":
         ray.init("local", num_cpus=options.num_cpus, include_dashboard=False, _system_config=_LOCAL_SETTINGS, **quiet)
@@ -323,7 +341,7 @@ def _check_layout(plan: Plan, nodes: Sequence[dict[str, Any]], local: bool) -> N
     )
 
 
-def explained(error: Exception) -> EnvironmentProblem:
+def _explained(error: Exception) -> EnvironmentProblem:
     """Returns what to tell the user about an error of Ray: its text ends with a chain of tracebacks, the first names the cause."""
     text = str(error)
     cause = _CAUSE.search(text)

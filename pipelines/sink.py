@@ -4,13 +4,13 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 import unipart
 from pipelines.ledger import Row, count_states, write_table
-from pipelines.plan import Plan
+from pipelines.plan import PackConfig
 from pipelines.process import artefact_address
 from unipart import storage
 from unipart.config import digest_json
@@ -34,7 +34,38 @@ QUALITY = "quality.parquet"
 """A row per kept sample with the quality figures of its surface."""
 
 
-def write_dataset(out: str, plan: Plan, rows: Sequence[Row]) -> Manifest:
+class PackedConfig(Protocol):
+    """Everything that decides what the shards hold."""
+
+    @property
+    def pack(self) -> PackConfig:
+        """Bounds of the shards."""
+        ...
+
+    def digest(self) -> str:
+        """Returns its digest."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """Returns it as JSON."""
+        ...
+
+
+class Packed(Protocol):
+    """What is packed: a plan of curation, or an encoding of its samples."""
+
+    @property
+    def config(self) -> PackedConfig:
+        """How the samples were made."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """What one sample depends on besides itself."""
+        ...
+
+
+def write_dataset(out: str, plan: Packed, rows: Sequence[Row]) -> Manifest:
     """Writes quarantine, shards and, last, the manifest; shards that are already there are left alone.
 
     Args:
@@ -94,7 +125,7 @@ def _write_quality(out: str, kept: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return summary
 
 
-def is_packed(out: str, plan: Plan, rows: Sequence[Row]) -> bool:
+def is_packed(out: str, plan: Packed, rows: Sequence[Row]) -> bool:
     """Tells whether the shards hold exactly the kept rows, packed as the plan says."""
     return _present_shards(out, _content_digest(plan, _kept(rows))) is not None
 
@@ -103,7 +134,7 @@ def _kept(rows: Sequence[Row]) -> list[Row]:
     return sorted((row for row in rows if row["state"] == "kept"), key=lambda row: row["asset_id"])
 
 
-def _content_digest(plan: Plan, kept: Sequence[Row]) -> str:
+def _content_digest(plan: Packed, kept: Sequence[Row]) -> str:
     columns = ("asset_id", "artefact_sha256", "source", "uri", "licence", "split")
     samples = [[row[name] for name in columns] for row in kept]
     return digest_json({"pack": plan.config.pack.model_dump(mode="json"), "samples": samples})

@@ -41,11 +41,11 @@ def test_an_error_of_ray_is_told_by_its_first_cause():
         "unipart.errors.EnvironmentProblem: no disk\n  fix: free some\n\nThe above exception was the direct cause\n"
         "ray.exceptions.UserCodeException: UDF failed\n"
     )
-    message = runner.explained(RuntimeError(text)).message
+    message = runner._explained(RuntimeError(text)).message
     assert "no disk" in message
     assert "free some" in message
     assert "UDF" not in message
-    assert "A worker died" in runner.explained(RuntimeError("\nA worker died\nmore")).message
+    assert "A worker died" in runner._explained(RuntimeError("\nA worker died\nmore")).message
 
 
 def test_progress_tells_the_time_left_from_this_run_alone():
