@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,11 @@ from jobs.recipes.whole import image_encoder
 from jobs.training.batches import BatchSource, make_draw
 from jobs.training.loop import Place
 from jobs.training.objectives import make_objective
-from jobs.training.smoke import two_balls, write_parents
-from unipart.data.codec import encode_sample
+from jobs.training.smoke import write_parents
 from unipart.data.latents import read_latent_manifest
-from unipart.data.schema import SCHEMA_VERSION, Sample
-from unipart.data.shards import Manifest, ShardIndex, read_manifest, tar_bytes, write_manifest, write_shards
+from unipart.data.shards import ShardIndex, read_manifest
 from unipart.errors import UserError
 from unipart.models.pretrained import load_config, read_document, save_pretrained
-from unipart.rng import derive
 
 CPU = Place(torch.device("cpu"))
 CI = tier("ci")
@@ -35,20 +32,9 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
-def two_views(name: str) -> Sample:
-    sample = two_balls(name, derive(0, name))
-    (view,) = sample.views
-    return replace(sample, views=(view, replace(view, rgba=view.rgba[::-1].copy())))
-
-
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("samples")
-    names = [f"object{number:02d}" for number in range(7)]
-    samples = [(name, tar_bytes(name, encode_sample(two_views(name)))) for name in names]
-    records = write_shards(folder, "train", samples[:5], 10**9, 3) + write_shards(folder, "val", samples[5:], 10**9, 3)
-    write_manifest(folder, Manifest(SCHEMA_VERSION, "config", "test", "content", {"kept": 7}, tuple(records)))
-    return folder
+def dataset(write_balls: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_balls(tmp_path_factory.mktemp("samples"), train=5, val=2, per_shard=3)
 
 
 @pytest.fixture(scope="module")

@@ -13,31 +13,9 @@ from jobs.recipes import find_recipe
 from jobs.runs import read_history
 from jobs.train import train
 from jobs.training.launch import make_job
-from jobs.training.smoke import two_balls
 from jobs.training.state import find_checkpoint
-from unipart.data.codec import encode_sample
-from unipart.data.schema import SCHEMA_VERSION, Sample
-from unipart.data.shards import Manifest, tar_bytes, write_manifest, write_shards
 from unipart.errors import UserError
 from unipart.models.pretrained import load_pretrained, read_document
-from unipart.rng import derive
-
-
-def two_views(name: str) -> Sample:
-    """Two separate balls, seen twice."""
-    sample = two_balls(name, derive(0, name))
-    (view,) = sample.views
-    return replace(sample, views=(view, replace(view, rgba=view.rgba[::-1].copy())))
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    names = [f"object{number:02d}" for number in range(7)]
-    samples = [(name, tar_bytes(name, encode_sample(two_views(name)))) for name in names]
-    records = write_shards(folder, "train", samples[:6], 10**9, 4) + write_shards(folder, "val", samples[6:], 10**9, 4)
-    write_manifest(folder, Manifest(SCHEMA_VERSION, "config", "test", "content", {"kept": 7}, tuple(records)))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -21,25 +21,10 @@ from jobs.training import checkpoints
 from jobs.training.batches import BatchSource, make_draw
 from jobs.training.launch import Job, make_job, run_here, run_on_ray
 from jobs.training.loop import Place
-from jobs.training.smoke import two_balls
 from jobs.training.state import find_checkpoint, read_progress
-from unipart.data.codec import encode_sample
-from unipart.data.schema import SCHEMA_VERSION
-from unipart.data.shards import Manifest, tar_bytes, write_manifest, write_shards
 from unipart.errors import EnvironmentProblem, UserError
-from unipart.rng import derive
 
 QUICK = {"loader_workers": 0, "log_every": 1, "batch_size": 4, "accumulate": 2, "validate_every": 3, "optimizer__ema_decay": 0.9}
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    names = [f"object{number:02d}" for number in range(7)]
-    samples = [(name, tar_bytes(name, encode_sample(two_balls(name, derive(0, name))))) for name in names]
-    records = write_shards(folder, "train", samples[:6], 10**9, 4) + write_shards(folder, "val", samples[6:], 10**9, 4)
-    write_manifest(folder, Manifest(SCHEMA_VERSION, "config", "test", "content", {"kept": 7}, tuple(records)))
-    return folder
 
 
 def _job(dataset: Path, folder: Path, kind: str = "vae", **changes) -> Job:

@@ -1,0 +1,41 @@
+"""Fixtures of the tests that train."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.training.smoke import two_balls
+from unipart.data.codec import encode_sample
+from unipart.data.schema import SCHEMA_VERSION, Sample
+from unipart.data.shards import Manifest, tar_bytes, write_manifest, write_shards
+from unipart.rng import derive
+
+
+def _two_views(name: str) -> Sample:
+    """Two separate balls, seen twice."""
+    sample = two_balls(name, derive(0, name))
+    (view,) = sample.views
+    return replace(sample, views=(view, replace(view, rgba=view.rgba[::-1].copy())))
+
+
+@pytest.fixture(scope="session")
+def write_balls() -> Callable[..., Path]:
+    """Writes a dataset of `train` + `val` objects of two balls, `per_shard` in a shard, and returns its folder."""
+
+    def write(folder: Path, train: int = 6, val: int = 1, per_shard: int = 4) -> Path:
+        names = [f"object{number:02d}" for number in range(train + val)]
+        samples = [(name, tar_bytes(name, encode_sample(_two_views(name)))) for name in names]
+        records = write_shards(folder, "train", samples[:train], 10**9, per_shard)
+        records += write_shards(folder, "val", samples[train:], 10**9, per_shard)
+        write_manifest(folder, Manifest(SCHEMA_VERSION, "config", "test", "content", {"kept": train + val}, tuple(records)))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def dataset(write_balls: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six objects to train on and one to validate on, in three shards."""
+    return write_balls(tmp_path_factory.mktemp("shards"))
