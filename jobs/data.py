@@ -320,7 +320,7 @@ def _show_progress(progress: Any) -> None:
     rate = progress.done / max(progress.seconds, 1e-9)
     left = round(progress.seconds_left)
     counts = "  ".join(f"{state} {count}" for state, count in progress.counts.items())
-    _say(f"{progress.done}/{progress.total}  {counts}  {rate:.2f}/s  {left // 60}:{left % 60:02d} left")
+    _say(f"{progress.done}/{progress.total} {progress.what}  {counts}  {rate:.2f}/s  {left // 60}:{left % 60:02d} left")
 
 
 def _say(text: str) -> None:

@@ -71,6 +71,9 @@ class Demo:
         plan: how large.
     """
 
+    title = "UniPart demo"
+    """Of the report."""
+
     def __init__(self, out: Path, plan: Plan) -> None:
         self.out, self.plan = out, plan
         self.number = 0
@@ -99,14 +102,20 @@ class Demo:
         return self.out / "report.html"
 
     def run(self) -> Path:
-        """Runs every step that is not done and returns the report's path."""
-        self.check_machine()
-        key = self.curate()
-        for kind in KINDS:
-            key = self.train(kind, key)
-        key = self.generate(key)
-        key = self.evaluate(key)
-        self.write_report(key)
+        """Runs every step that is not done and returns the report's path; libraries are quiet, and Ray is stopped at the end."""
+        logging.basicConfig(level=logging.ERROR)
+        warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self.check_machine()
+            key = self.curate()
+            for kind in KINDS:
+                key = self.train(kind, key)
+            key = self.generate(key)
+            key = self.evaluate(key)
+            self.write_report(key)
+        finally:
+            _stop_ray()
         return self.report
 
     def check_machine(self) -> None:
@@ -124,7 +133,7 @@ class Demo:
             from unipart.data.shards import ShardIndex, read_manifest
 
             def tell(progress: Progress) -> None:
-                _say(f"  {progress.done}/{progress.total} meshes, {progress.seconds:.0f} s")
+                _say(f"  {progress.done}/{progress.total} {progress.what}, {progress.seconds:.0f} s")
 
             val, test = self.plan.held_out
             config = preset("tiny").replace(pack__val_fraction=val, pack__test_fraction=test)
@@ -197,7 +206,7 @@ class Demo:
             from jobs.report import Inputs, make_report, track_report
 
             inputs = Inputs(self.models, self.bundles, self.scores, str(self.shards), commands=tuple(self.commands))
-            make_report(inputs, self.report, "UniPart demo")
+            make_report(inputs, self.report, self.title)
             track_report(self.report, self._tracking)
 
         flags = f"--runs {self.models} --bundles {self.bundles} --scores {self.scores} --data {self.shards} --out {self.report}"
@@ -262,14 +271,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if options.data and not Path(options.data).exists():
         raise UserError(f"{options.data} does not exist", "give a folder of meshes")
-    logging.basicConfig(level=logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    options.out.mkdir(parents=True, exist_ok=True)
     demo = Demo(options.out, plan_demo(options.data, options.fast))
-    try:
-        report = demo.run()
-    finally:
-        _stop_ray()
+    report = demo.run()
     _say("\n" + demo.summary())
     _say("\nOpen the report in a browser:")
     print(report.resolve())

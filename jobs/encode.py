@@ -26,7 +26,7 @@ from pipelines.claim import Claim, claim_dataset
 from pipelines.ledger import PENDING, Row
 from pipelines.plan import PackConfig
 from pipelines.process import write_artefact
-from pipelines.runner import Progress, RunOptions, follow, start_ray
+from pipelines.runner import Progress, RunOptions, follow, packing_on_ray, start_ray
 from unipart import storage
 from unipart.config import Config, digest_json
 from unipart.data.codec import pack_arrays, pack_json
@@ -143,7 +143,7 @@ def run_encoding(
         rows = _settle(samples, ledger.merge(out, encoding.digest, mine.attempt))
         assert PENDING not in ledger.count_states(rows), "every sample that was worked on has a row in the ledger"
         mine.check()
-        sink.write_dataset(out, encoding, rows)
+        sink.write_dataset(out, encoding, rows, packing_on_ray(mine, options, progress))
     return rows, len(pending)
 
 

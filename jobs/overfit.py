@@ -4,9 +4,7 @@ A method that cannot learn eight objects by heart is broken, whatever else it do
 lengths of the trainings and the checks at its end differ. It resumes where it was interrupted.
 """
 
-import logging
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +20,16 @@ if TYPE_CHECKING:
     from unipart.data.schema import Sample
     from unipart.models.geom_seg_vae import GeomSegVAE
 
-PROCEDURAL = "procedural:count=4,seed=0,kinds=sofa+teapot+rocket+hammer"
+PROCEDURAL = "procedural:count=4,seed=0,kinds=sofa+hammer+bookcase+table"
 REAL = (
-    "kaykit-furniture/armchair_pillows.gltf",
-    "babylonjs/cannon.glb",
-    "mujoco/car.glb",
-    "aws-small-house/aws_robomaker_residential_ChairA_01.glb",
+    "kenney-platformer/mushrooms.stl",
+    "aws-small-house/aws_robomaker_residential_NightStand_01.glb",
+    "bevy/alien.glb",
+    "kaykit-furniture/table_small.gltf",
 )
-"""Four real objects of 4 to 8 closed parts, in the folder dev/ of the mesh corpus."""
-MORE_PROCEDURAL = "procedural:count=4,seed=1,kinds=chair+car+mushroom+house"
+"""Four real objects of 3 to 6 parts, in the folder dev/ of the mesh corpus. Each part of the eight objects gets 4 or more of the 64
+latents: what a single latent stands for cannot be told from what is beside it."""
+MORE_PROCEDURAL = "procedural:count=4,seed=1,kinds=chair+hammer+bookcase+table"
 """Where there is no corpus."""
 CHANGES: dict[str, dict[str, Any]] = {
     "vae": {
@@ -44,7 +43,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "part_fraction": 0.5,
         "unlabelled_fraction": 0.0,
     },
-    "anchor": {"steps": 1500, "checkpoint_every": 500},
+    "anchor": {"steps": 1500, "checkpoint_every": 500, "cache_latents": False},
     "whole": {"steps": 3000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99},
     "part": {"steps": 3500, "checkpoint_every": 500, "optimizer__ema_decay": 0.99},
 }
@@ -84,6 +83,8 @@ class Bar:
 
 class Overfit(Demo):
     """The demo's road on eight objects, then the bars."""
+
+    title = "UniPart: eight objects by heart"
 
     def bars(self) -> list[Bar]:
         """Measures every bar on the finished models and the generated objects."""
@@ -221,9 +222,6 @@ def main(arguments: Sequence[str]) -> int:
     plan = plan_overfit(options.corpus, options.fast)
     if options.corpus is None:
         print("no mesh corpus: all eight objects are built-in ones", file=sys.stderr)
-    logging.basicConfig(level=logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    options.out.mkdir(parents=True, exist_ok=True)
     overfit = Overfit(options.out, plan)
     overfit.run()
     bars = overfit.bars()

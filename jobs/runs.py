@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,15 @@ from unipart.errors import UserError
 
 HISTORY = "history.jsonl"
 SETTINGS = "train.json"
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 PROGRESS = "train_state/progress.json"
 DIGESTS = "digests.json"
+STATE = "state.json"
+LINK = "mlflow.json"
 BEST = "best"
+SILENCE = 60.0
+"""Seconds without a sign of life after which a run counts as interrupted; it gives one every 10."""
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +70,35 @@ class RunRecord:
         """Returns the last value of every metric."""
         return {name: points[-1][1] for name, points in self.series().items()}
 
+    @property
+    def step(self) -> int:
+        """The last step that the history tells of."""
+        return int(max((row["step"] for row in self.rows), default=0))
+
+    def best_and_last(self) -> tuple[str, float, float] | None:
+        """Returns the validation figure by which the run is judged, its best and its last value; None before any.
+
+        It is the one of the config's `best`, and without that the validation loss.
+        """
+        metric, _, direction = (self.config.get("best") or "val/loss:min").rpartition(":")
+        values = [value for _, value in self.series().get(metric, [])]
+        return (metric, (max if direction == "max" else min)(values), values[-1]) if values else None
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+        state: running, finished, interrupted or failed; empty where nothing was noted.
+        started: seconds since 1970 of its first start, or 0.
+        reason: why it failed.
+    """
+
+    state: str = ""
+    started: float = 0.0
+    reason: str = ""
+
 
 def read_history(run: Path) -> list[dict[str, float]]:
     """Returns the complete rows of a run's history; empty without one."""
@@ -73,6 +108,29 @@ def read_history(run: Path) -> list[dict[str, float]]:
     text = path.read_text()
     # A row that is being written has no line end yet.
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line]
+
+
+def write_state(run: Path, state: str, reason: str = "") -> None:
+    """Notes that a run is running (a sign of life), finished, interrupted or failed."""
+    run.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    document = {"state": state, "started": read_state(run).started or now, "seen": now, "reason": reason}
+    fresh = run / f".{STATE}"
+    try:
+        fresh.write_text(json.dumps(document) + "\n")
+        fresh.replace(run / STATE)
+    except OSError as error:
+        log.warning("%s cannot be written: %s", run / STATE, error)
+
+
+def read_state(run: Path) -> RunState:
+    """Returns what a run noted of itself; one that says it is running, and gives no sign of life, was interrupted."""
+    path = run / STATE
+    if not path.is_file():
+        return RunState()
+    document = json.loads(path.read_text())
+    silent = document["state"] == "running" and time.time() - document["seen"] > SILENCE
+    return RunState("interrupted" if silent else document["state"], document["started"], document["reason"])
 
 
 def checkpoint_folders(run: Path) -> list[Path]:
@@ -154,7 +212,6 @@ def read_run(folder: str | Path) -> RunRecord:
         raise UserError(f"{folder} is no training run: it has no {SETTINGS}", "give the --out folder of `unipart train`")
     settings = json.loads((folder / SETTINGS).read_text())
     newest = latest_checkpoint(folder)
-    link = folder / "mlflow.json"
     return RunRecord(
         folder=folder,
         kind=settings["kind"],
@@ -164,8 +221,25 @@ def read_run(folder: str | Path) -> RunRecord:
         rows=read_history(folder),
         digest=json.loads((newest / "config.json").read_text())["digest"] if newest else "",
         parameters=count_parameters(newest / WEIGHTS) if newest else 0,
-        run_id=json.loads(link.read_text())["run_id"] if link.is_file() else "",
+        run_id=read_link(folder).get("run_id", ""),
     )
+
+
+def read_link(run: Path) -> dict[str, Any]:
+    """Returns what is noted of a run's MLflow run: "uri", "experiment_id", "run_id"; empty where it was not tracked."""
+    path = run / LINK
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def mlflow_link(run: Path) -> str:
+    """Returns the address of a run's page in MLflow, for a store without a server the command that shows it, or an empty text."""
+    link = read_link(run)
+    if not link.get("run_id"):
+        return ""
+    page = f"#/experiments/{link['experiment_id']}/runs/{link['run_id']}"
+    if link["uri"].startswith("http"):
+        return f"{link['uri'].rstrip('/')}/{page}"
+    return f"mlflow ui --backend-store-uri {link['uri']}  (then {page})"
 
 
 def find_runs(folder: str | Path) -> list[RunRecord]:

@@ -6,12 +6,14 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import unipart
 from jobs.dry_run import describe, describe_list, dry_run, recipe_list
 from jobs.options import Parser, apply_fields, split_config_flags
 from jobs.recipes import find_recipe, recipe_names
 from jobs.runs import latest_checkpoint
-from jobs.tracking import HistoryFollower, Tracker
+from jobs.tracking import OFF, Finished, RunFacts, RunFollower, Shipper, code_tags, default_uri, is_complete, parent_run
 from jobs.training.config import CONFIGS, KINDS, AnyTrainConfig
 from jobs.training.launch import Job, describe_size, facts, make_job, run_here, run_on_ray
 from jobs.training.state import Progress, find_checkpoint, read_progress
@@ -24,6 +26,8 @@ from unipart.models.warm_start import check_start
 def train(job: Job, workers: int = 1, gpus: float = 0.0, tracking: str | None = None) -> Progress:
     """Runs a training with progress on stderr and an MLflow run beside it.
 
+    A finished run is not trained again; what the tracker does not have of it yet is sent.
+
     Args:
         job: from `make_job`.
         workers: Ray Train workers; 0 trains in this process, without Ray.
@@ -31,37 +35,60 @@ def train(job: Job, workers: int = 1, gpus: float = 0.0, tracking: str | None = 
         tracking: MLflow URI, "off", or None for SQLite beside the run.
     """
     folder, config = Path(job.folder), CONFIGS[job.kind].parse(job.config)
+    uri = tracking or default_uri(folder.parent)
     newest = latest_checkpoint(folder)
-    if newest is not None:
-        before = read_progress(newest)
-        if before.finished and before.step >= config.steps:
-            print(f"{folder}: already trained, {before.step} steps", file=sys.stderr)
-            return before
-        print(f"{folder}: continuing from step {before.step}", file=sys.stderr)
-    known = facts(job)
-    tags = {"unipart.kind": job.kind, "unipart.recipe": config.recipe, "unipart.data": known["data"], "unipart.dataset": job.data}
+    before = read_progress(newest) if newest is not None else None
+    finished = before is not None and before.finished and before.step >= config.steps
+    if before is not None:
+        print(
+            f"{folder}: already trained, {before.step} steps" if finished else f"{folder}: continuing from step {before.step}",
+            file=sys.stderr,
+        )
+    if before is not None and newest is not None and finished:
+        if uri != OFF and not is_complete(folder, uri, weights_digest(newest)):
+            with _follower(job, config, uri, finished=True):
+                pass
+        return before
+    with _follower(job, config, uri):
+        return run_here(job) if workers == 0 else run_on_ray(job, workers, gpus)
+
+
+def _follower(job: Job, config: AnyTrainConfig, uri: str, finished: bool = False) -> RunFollower:
+    """Returns what watches the training, and brings it to the tracker."""
+    folder, known = Path(job.folder), facts(job)
+
+    def leaves(newest: Path) -> Finished:
+        return Finished(folder, job.kind, newest, config.best, known["data"])
+
+    shipper = None
+    if uri != OFF:
+        tags = run_tags(job, config.recipe, known)
+        described = RunFacts(f"{job.kind} {folder.parent.name}", {"kind": job.kind, **config.flat()}, tags, finished)
+        shipper = Shipper(folder, uri, described)
+    return RunFollower(folder, shipper, lambda row: _tell(job.kind, row, config.steps), leaves)
+
+
+def run_tags(job: Job, recipe: str, known: dict[str, Any]) -> dict[str, str]:
+    """Returns what a run is told by besides its parameters: code, data, parents, and what differs from the recipe.
+
+    Args:
+        job: the training.
+        recipe: the recipe's name.
+        known: from `facts`.
+    """
+    tags = {"unipart.kind": job.kind, "unipart.recipe": recipe, "unipart.data": known["data"], "unipart.dataset": job.data}
     tags |= {f"unipart.parent.{kind}": digest for kind, digest in known["lineage"].items()}
+    parents = {kind: parent_run(Path(checkpoint)) for kind, checkpoint in job.parents.items()}
+    tags |= {f"unipart.parent_run.{kind}": run_id for kind, run_id in parents.items() if run_id}
+    tags |= {"unipart.init": known["init"]} if "init" in known else {}
     tags |= {f"unipart.changed.{name}": f"{ours} (recipe: {theirs})" for name, (theirs, ours) in job.changed.items()}
-    tracker = Tracker(folder, tracking, name=f"{job.kind} {folder.parent.name}", tags=tags)
-    tracker.params({"kind": job.kind, **config.flat()})
-    status = "FAILED"
-    try:
-        with HistoryFollower(folder, tracker, lambda row: _tell(job.kind, row, config.steps)):
-            progress = run_here(job) if workers == 0 else run_on_ray(job, workers, gpus)
-        newest = latest_checkpoint(folder)
-        if newest is not None:
-            tracker.tags({"unipart.checkpoint": str(newest), "unipart.weights": weights_digest(newest)})
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        tracker.finish(status)
-    return progress
+    return {"mlflow.source.name": f"unipart train {job.kind}", "unipart.version": unipart.__version__, **code_tags(), **tags}
 
 
 def _tell(kind: str, row: dict[str, float], steps: int) -> None:
     figures = [f"{name} {row[name]:.4g}" for name in ("loss", "samples_per_second", "val/loss", "z_scale") if name in row]
+    if not figures:  # scores of a validation: many, and in the history
+        return
     print(f"  {kind} step {int(row['step'])}/{steps}  {'  '.join(figures)}", file=sys.stderr)
 
 

@@ -11,7 +11,7 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from pipelines.sources.catalog import build_catalog
 from unipart import storage
 from unipart.data.codec import pack_json
 from unipart.data.schema import CATALOG_COLUMNS, LEDGER_COLUMNS
+from unipart.data.shards import ShardRecord
 from unipart.data.splits import split_of
 from unipart.errors import EnvironmentProblem, UserError
 
@@ -64,12 +65,13 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands; `counts` are those of this run's assets so far."""
+    """Where a run stands; `counts` are those of this run's assets so far, none while shards are packed."""
 
     done: int
     total: int
     counts: dict[str, int]
     seconds: float
+    what: str = "assets"
 
     @property
     def seconds_left(self) -> float:
@@ -116,7 +118,7 @@ def run(
     """
     options = options or RunOptions()
     out = storage.resolve(out)
-    plan = build_plan(config)
+    plan, progress = build_plan(config), progress or (lambda _: None)
     catalog = list_assets(sources, config, options.limit, out)
     with claim_dataset(out, plan.digest) as mine:
         ledger.write_table(storage.join(out, CATALOG), catalog, CATALOG_COLUMNS)
@@ -124,12 +126,12 @@ def run(
         ledger.merge(out, plan.digest, mine.attempt)
         pending = find_pending(out, plan, catalog, options.retry)
         if pending:
-            process(mine, plan, pending, options, progress or (lambda _: None))
+            process(mine, plan, pending, options, progress)
         rows = ledger.settle(catalog, config, ledger.merge(out, plan.digest, mine.attempt))
         counts = ledger.count_states(rows)
         assert PENDING not in counts, "every asset that was worked on has a row in the ledger"
         mine.check()
-        sink.write_dataset(out, plan, rows)
+        sink.write_dataset(out, plan, rows, packing_on_ray(mine, options, progress))
     return RunResult(out, rows, counts, len(pending))
 
 
@@ -268,6 +270,33 @@ def follow(results: Any, total: int, mine: Claim, progress: Callable[[Progress],
             mine.check()
     except RayError as error:
         raise _explained(error) from error
+
+
+def packing_on_ray(mine: Claim, options: RunOptions, progress: Callable[[Progress], None]) -> sink.Spread:
+    """Returns what packs the shards side by side on Ray; a single one is packed here."""
+
+    def spread(shards: Sequence[sink.PlannedShard]) -> Iterable[ShardRecord]:
+        if len(shards) < 2:
+            return sink.pack_here(shards)
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        start_ray(options)
+        started = time.monotonic()
+        task = ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)(sink.pack_shard)
+        records = []
+        try:
+            for reference in [task.remote(shard) for shard in shards]:
+                records.append(ray.get(reference))
+                mine.check()
+                progress(Progress(len(records), len(shards), {}, time.monotonic() - started, "shards"))
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, UserError) else _explained(error) from error
+        except RayError as error:
+            raise _explained(error) from error
+        return records
+
+    return spread
 
 
 def process_block(table: pa.Table, claim: Claim, config: dict[str, Any], digest: str) -> pa.Table:

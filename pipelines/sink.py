@@ -3,7 +3,8 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,12 +21,14 @@ from unipart.data.shards import (
     MANIFEST,
     Manifest,
     ShardRecord,
+    divide,
+    find_shard,
     index_name,
     read_manifest,
     read_members,
     tar_bytes,
     write_manifest,
-    write_shards,
+    write_shard,
 )
 from unipart.data.splits import SPLITS
 from unipart.errors import UserError
@@ -65,13 +68,46 @@ class Packed(Protocol):
         ...
 
 
-def write_dataset(out: str, plan: Packed, rows: Sequence[Row]) -> Manifest:
+@dataclass(frozen=True)
+class PlannedShard:
+    """What goes into a shard: a function of the ledger alone, so that shards can be written anywhere and in any order.
+
+    Attributes:
+        out: dataset address.
+        digest: of what the artefacts were made with.
+        split, number: name the shard.
+        rows: kept rows in the order of their ids.
+    """
+
+    out: str
+    digest: str
+    split: str
+    number: int
+    rows: tuple[Row, ...]
+
+    @property
+    def content(self) -> str:
+        """Digest of what the shard holds."""
+        return _digest_samples(self.rows, {"schema_version": SCHEMA_VERSION})
+
+
+Spread = Callable[[Sequence[PlannedShard]], Iterable[ShardRecord]]
+"""Writes shards and returns their records in the same order."""
+
+
+def pack_here(shards: Sequence[PlannedShard]) -> Iterable[ShardRecord]:
+    """Writes shards one after the other."""
+    return map(pack_shard, shards)
+
+
+def write_dataset(out: str, plan: Packed, rows: Sequence[Row], spread: Spread = pack_here) -> Manifest:
     """Writes quarantine, shards and, last, the manifest; shards that are already there are left alone.
 
     Args:
         out: dataset address.
         plan: how the rows were made.
         rows: a settled row per asset.
+        spread: writes the shards.
 
     Raises:
         UserError: an artefact is missing or was changed.
@@ -79,18 +115,11 @@ def write_dataset(out: str, plan: Packed, rows: Sequence[Row]) -> Manifest:
     write_table(storage.join(out, "quarantine.parquet"), [row for row in rows if row["state"] != "kept"], LEDGER_COLUMNS)
     kept = _kept(rows)
     splits = {split: [row for row in kept if row["split"] == split] for split in SPLITS}
-    pack = plan.config.pack
     content_digest = _content_digest(plan, kept)
     shards = _present_shards(out, content_digest)
     if shards is None:
         storage.delete(storage.join(out, MANIFEST))  # from here on the dataset is incomplete, and says so
-        shards = tuple(
-            shard
-            for split in SPLITS
-            for shard in write_shards(
-                out, split, _samples(out, plan.digest, splits[split]), pack.shard_max_bytes, pack.shard_max_samples
-            )
-        )
+        shards = tuple(spread(_plan_shards(out, plan, splits)))
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         config_digest=plan.config.digest(),
@@ -135,9 +164,32 @@ def _kept(rows: Sequence[Row]) -> list[Row]:
 
 
 def _content_digest(plan: Packed, kept: Sequence[Row]) -> str:
+    return _digest_samples(kept, {"pack": plan.config.pack.model_dump(mode="json")})
+
+
+def _digest_samples(kept: Sequence[Row], besides: dict[str, Any]) -> str:
     columns = ("asset_id", "artefact_sha256", "source", "uri", "licence", "split")
-    samples = [[row[name] for name in columns] for row in kept]
-    return digest_json({"pack": plan.config.pack.model_dump(mode="json"), "samples": samples})
+    return digest_json({**besides, "samples": [[row[name] for name in columns] for row in kept]})
+
+
+def _plan_shards(out: str, plan: Packed, splits: dict[str, list[Row]]) -> list[PlannedShard]:
+    """Divides the samples by the size of their artefacts: what packing adds to their JSON is a tar block at most."""
+    pack, shards = plan.config.pack, []
+    for split, rows in splits.items():
+        pieces = divide([row["artefact_bytes"] for row in rows], pack.shard_max_bytes, pack.shard_max_samples)
+        shards += [PlannedShard(out, plan.digest, split, number, tuple(rows[piece])) for number, piece in enumerate(pieces)]
+    return shards
+
+
+def pack_shard(shard: PlannedShard) -> ShardRecord:
+    """Writes one shard from the artefacts, unless it is there already.
+
+    Raises:
+        UserError: an artefact was changed.
+    """
+    out, content = shard.out, shard.content
+    known = find_shard(out, shard.split, shard.number, content)
+    return known or write_shard(out, shard.split, shard.number, _samples(out, shard.digest, shard.rows), content)
 
 
 def _present_shards(out: str, content_digest: str) -> tuple[ShardRecord, ...] | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -112,3 +113,8 @@ def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in node.items():
         flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
+
+
+def cluster_address() -> str:
+    """Returns the address of the Ray cluster that this process was started on, or an empty string; Ray tells its jobs so."""
+    return os.environ.get("RAY_ADDRESS", "")  # noqa: TID251 - one of the two places

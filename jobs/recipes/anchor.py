@@ -35,6 +35,7 @@ def large(tier: Tier) -> AnchorTrainConfig:
     return AnchorTrainConfig(
         recipe=f"anchor {tier.name}",
         steps=20_000,
+        score_every=5_000,
         batch_size=256,
         optimizer=OptimizerConfig(lr=1e-3, decay_fraction=1.0, ema_decay=0.0),
         model=AnchorDecoderConfig(latent_width=tier.latent_width),

@@ -31,6 +31,8 @@ def tiny(tier: Tier) -> PartTrainConfig:
         log_every=10,
         checkpoint_every=200,
         validate_every=200,
+        score_objects=1,
+        score_resolution=32,
         optimizer__decay_fraction=0.5,
         optimizer__ema_decay=0.98,
         whole_fraction=0.1,
@@ -43,6 +45,7 @@ def large(tier: Tier) -> PartTrainConfig:
     return PartTrainConfig(
         recipe=f"part {tier.name}",
         steps=200_000,
+        score_every=20_000,
         optimizer=OptimizerConfig(lr=1e-4),
         model=model(tier),
     )

@@ -81,6 +81,8 @@ CI_RUN: dict[str, Any] = {
     "checkpoint_every": 10,
     "validate_every": 20,
     "validation_batches": 1,
+    "score_objects": 2,
+    "score_resolution": 16,
     "loader_workers": 0,
     "cache_samples": True,
 }

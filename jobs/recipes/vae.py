@@ -48,6 +48,7 @@ def tiny(tier: Tier) -> VaeTrainConfig:
         checkpoint_every=400,
         validate_every=400,
         validation_batches=2,
+        score_resolution=32,
         optimizer__lr=6e-4,
         optimizer__decay_fraction=0.5,
         optimizer__ema_decay=0.98,
@@ -65,6 +66,7 @@ def large(tier: Tier) -> VaeTrainConfig:
     return VaeTrainConfig(
         recipe=f"vae {tier.name}",
         steps=100_000,
+        score_every=10_000,
         optimizer=OptimizerConfig(lr=1e-4),
         model=model(tier),
         queries=tier.queries,

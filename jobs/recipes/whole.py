@@ -55,6 +55,7 @@ def tiny(tier: Tier) -> WholeTrainConfig:
         log_every=10,
         checkpoint_every=275,
         validate_every=275,
+        score_resolution=32,
         optimizer__decay_fraction=0.5,
         optimizer__ema_decay=0.98,
     )
@@ -65,6 +66,7 @@ def large(tier: Tier) -> WholeTrainConfig:
     return WholeTrainConfig(
         recipe=f"whole {tier.name}",
         steps=100_000,
+        score_every=10_000,
         optimizer=OptimizerConfig(lr=1e-4),
         model=model(tier),
         image_encoder=image_encoder(tier),

@@ -1,6 +1,7 @@
 """From samples to batches: what each training draws from a sample, and the stream of batches that the loop reads."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from jobs.training.loop import Place
 from unipart.data.latents import LatentIndex, StoredLatents, has_tokens, open_latents, part_member, tokens_member, whole_member
 from unipart.data.loader import Batch, LoaderOptions, make_loader
 from unipart.data.schema import QUERY_KINDS, Sample, SurfaceSamples
+from unipart.data.shard_cache import ShardCache
 from unipart.data.shards import ShardIndex
 from unipart.inference.preprocess import prepare_image
 from unipart.models.geom_seg_vae import GeomSegVAEConfig
@@ -217,6 +219,7 @@ class BatchSource:
     def __init__(self, dataset: str, config: AnyTrainConfig, draw: Any, place: Place) -> None:
         self.dataset, self.config, self.draw, self.place = dataset, config, draw, place
         self.micro_batch = config.batch_size // config.accumulate
+        self.cache = ShardCache(Path(config.shard_cache), round(config.shard_cache_gb * 1e9)) if config.shard_cache else None
         self.has_validation = len(ShardIndex.open(dataset, "val")) > 0
         self._loaders: dict[str, Any] = {}
 
@@ -238,6 +241,8 @@ class BatchSource:
                 num_workers=self.config.loader_workers if training else 0,
                 epochs=None if training else 1,
                 shuffle=training,
+                window_shards=self.config.window_shards,
+                cache=self.cache,
                 cache_samples=self.config.cache_samples and stored is None,
                 views_per_sample=1,
                 pin_memory=self.place.device.type == "cuda",
@@ -253,7 +258,8 @@ class BatchSource:
         config = self.config
         if isinstance(config, VaeTrainConfig) or config.latents == ONLINE:
             return None
-        return open_latents(config.latents, self.dataset, split, pixels="views" in self.draw.groups and not self.draw.tokens)
+        pixels = "views" in self.draw.groups and not self.draw.tokens
+        return open_latents(config.latents, self.dataset, split, pixels, self.cache)
 
 
 def make_draw(config: AnyTrainConfig, vae: GeomSegVAEConfig | None, image_size: int | None) -> VaeDraw | WholeDraw:

@@ -60,15 +60,27 @@ class TrainConfig(Config):
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     best: str = Field(default="", pattern=r"^$|^.+:(min|max)$")
-    """Figure by which the best checkpoint is kept besides, with its direction: "val/loss:min". Measured at each checkpoint."""
+    """Figure by which the best checkpoint is kept besides, with its direction: "val/loss:min". Measured at each checkpoint;
+    a figure of the scored objects only where `score_every` meets `checkpoint_every`."""
     validate_every: int = 2000
     validation_batches: int = 4
-    score_every: int = 0
+    score_every: int = Field(default=0, ge=0)
     """Steps between scores and pictures of held-out objects; 0 only at the end."""
+    score_objects: int = Field(default=8, ge=0)
+    """Held-out objects that are scored; 0 for none."""
+    score_resolution: int = Field(default=128, ge=8)
+    """Cells along an axis of the grid on which scored shapes are decoded."""
     loader_workers: int = 4
     """Loader processes a training worker."""
     cache_samples: bool = False
     """Keep decoded samples in memory: for sets of a few hundred objects."""
+    window_shards: int = Field(default=0, ge=0)
+    """Shards whose samples are mixed at a time, in a shuffled order of the shards; 0 shuffles all samples. For data in object
+    storage that is larger than the shard cache: an epoch then reads each shard once."""
+    shard_cache: str = ""
+    """Folder on each machine's own disk that keeps whole shards of s3:// data; empty reads each sample by a request of its own."""
+    shard_cache_gb: float = Field(default=100.0, gt=0)
+    """Most that the shard cache may hold; the least recently used shards make room."""
     optimizer: OptimizerConfig = OptimizerConfig()
 
 

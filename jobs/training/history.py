@@ -41,14 +41,16 @@ class History:
             os.truncate(self.path, text.rfind(b"\n") + 1)
 
     def write(self, row: dict[str, float]) -> None:
-        """Appends a row, unless the step has these figures already.
+        """Appends the figures of a row that its step does not have yet.
 
         Raises:
             EnvironmentProblem: the disk is full.
         """
-        if not self.enabled or all((int(row["step"]), name) in self.known for name in row if name != "step"):
+        step = int(row["step"])
+        row = {name: value for name, value in row.items() if name == "step" or (step, name) not in self.known}
+        if not self.enabled or len(row) == 1:
             return
-        self.known |= {(int(row["step"]), name) for name in row}
+        self.known |= {(step, name) for name in row}
         try:
             with self.path.open("a") as file:
                 file.write(json.dumps(row) + "\n")

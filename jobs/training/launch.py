@@ -15,21 +15,25 @@ from jobs.training.budget import sample_flops
 from jobs.training.config import CONFIGS, AnyTrainConfig, Kind, VaeTrainConfig
 from jobs.training.loop import Place, Run, fit
 from jobs.training.objectives import make_objective
+from jobs.training.shapes import Context
 from jobs.training.state import Progress, find_checkpoint
+from jobs.training.validation import make_validator
 from jobs.training.workload import Parents
 from unipart import storage
+from unipart.config import cluster_address
 from unipart.data.shards import read_manifest
 from unipart.errors import EnvironmentProblem, UserError
 from unipart.inference.checkpoints import IMAGE_ENCODER
 from unipart.models.geom_seg_vae import GeomSegVAEConfig
 from unipart.models.image_encoder import ImageEncoderConfig
-from unipart.models.pretrained import load_config, weights_digest
+from unipart.models.pretrained import lineage, load_config, weights_digest
 
 PARENTS: dict[Kind, tuple[Kind, ...]] = {"vae": (), "anchor": ("vae",), "whole": ("vae",), "part": ("vae", "whole")}
 """The finished models that each training builds on."""
 FREE = (
-    *("steps", "log_every", "checkpoint_every", "keep_checkpoints", "best", "validate_every", "validation_batches", "score_every"),
-    *("loader_workers", "accumulate", "parallel", "compile_blocks", "recompute", "latents"),
+    *("steps", "log_every", "checkpoint_every", "keep_checkpoints", "best", "validate_every", "validation_batches"),
+    *("score_every", "score_objects", "score_resolution"),
+    *("loader_workers", "accumulate", "parallel", "compile_blocks", "recompute", "latents", "shard_cache", "shard_cache_gb"),
 )
 """Fields that may change when a run is continued."""
 
@@ -51,6 +55,7 @@ class Job:
         device: "cpu", "cuda", or "auto".
         threads: CPU threads a worker; 0 shares the machine's cores evenly.
         init: checkpoint folder whose weights the training starts from, or None.
+        anchor: checkpoint of the anchor decoder, by which a whole model's validation finds parts, or None.
     """
 
     kind: Kind
@@ -63,6 +68,7 @@ class Job:
     device: str = "auto"
     threads: int = 0
     init: str | None = None
+    anchor: str | None = None
 
 
 def make_job(config: AnyTrainConfig, recipe: AnyTrainConfig, data: str, folder: Path, models: Path) -> Job:
@@ -73,7 +79,7 @@ def make_job(config: AnyTrainConfig, recipe: AnyTrainConfig, data: str, folder: 
         recipe: what the config was derived from.
         data: the shards.
         folder: of the run.
-        models: folder with the parents' runs: ``vae/``, ``whole/``.
+        models: folder with the parents' runs: ``vae/``, ``whole/``; for a whole model's validation also ``anchor/``.
 
     Raises:
         UserError: what is missing or does not fit.
@@ -81,7 +87,10 @@ def make_job(config: AnyTrainConfig, recipe: AnyTrainConfig, data: str, folder: 
     read_manifest(data)
     if not isinstance(config, VaeTrainConfig) and config.latents != ONLINE:
         config = config.replace(latents=storage.resolve(config.latents))
+    if config.shard_cache:
+        config = config.replace(shard_cache=storage.resolve(config.shard_cache))
     parents = {kind: str(find_checkpoint(models / kind).resolve()) for kind in PARENTS[config.kind]}
+    anchor = _anchor_beside(models, parents["vae"]) if config.kind == "whole" else None
     sound_checkpoint(folder)
     settings = folder / SETTINGS
     if settings.is_file():
@@ -92,7 +101,16 @@ def make_job(config: AnyTrainConfig, recipe: AnyTrainConfig, data: str, folder: 
             raise UserError(f"the run in {folder} was started with other settings: {told}", "use its settings, or another --out")
     place = data if "://" in data else str(Path(data).resolve())
     differs = {name: [theirs, ours] for name, (ours, theirs) in config.diff(recipe).items()}
-    return Job(config.kind, config.model_dump(mode="json"), place, str(folder.resolve()), parents, differs)
+    return Job(config.kind, config.model_dump(mode="json"), place, str(folder.resolve()), parents, differs, anchor=anchor)
+
+
+def _anchor_beside(models: Path, vae: str) -> str | None:
+    """Returns the finished anchor decoder of a VAE, or None."""
+    try:
+        found = find_checkpoint(models / "anchor")
+    except UserError:
+        return None
+    return str(found.resolve()) if lineage(found).get("vae") == weights_digest(vae) else None
 
 
 def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
@@ -117,7 +135,9 @@ def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
     source = BatchSource(job.data, config.replace(accumulate=micro_batches // world), draw, place)
     common = BatchSource(job.data, config.replace(accumulate=micro_batches), draw, Place(device)) if world > 1 else None
     flops = _sample_flops(config, parents) if device.type == "cuda" else 0.0
-    return fit(Run(config, objective, source, folder, place, facts(job), micro_batches, common, flops=flops))
+    context = Context(config.seed, config.score_resolution, place, parents, Path(job.anchor) if job.anchor else None)
+    validator = make_validator(config, objective, job.data, folder, context)
+    return fit(Run(config, objective, source, folder, place, facts(job), micro_batches, common, validator, flops))
 
 
 def count_micro_batches(config: AnyTrainConfig, folder: Path, world: int) -> int:
@@ -151,53 +171,77 @@ def facts(job: Job) -> dict[str, Any]:
 def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float = 0.0) -> Progress:
     """Trains with Ray Train; a worker that dies is restarted and continues from the run's newest checkpoint.
 
-    It is tried again as long as each three failures bring the run to a further checkpoint.
+    It is tried again as long as each three failures bring the run to a further checkpoint. Where nodes were lost and none came in
+    their place for ten minutes, a run that has a checkpoint goes on with as many workers as there is room for.
 
     Raises:
-        EnvironmentProblem: Ray is not installed, or the workers fail without getting further.
+        EnvironmentProblem: Ray is not installed, there is no room for the workers, or they fail without getting further.
         UserError: what a worker found wrong with the request.
     """
     try:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
         from ray.train.v2.api.exceptions import TrainingFailedError
     except ImportError:
         raise EnvironmentProblem("ray is not installed here", "train in this process: --workers 0") from None
     start_ray()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     folder = Path(job.folder)
-    count_micro_batches(CONFIGS[job.kind].parse(job.config), folder, workers)
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"job": job.__dict__},
-        torch_config=TorchConfig(backend="nccl" if gpus_per_worker else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpus_per_worker > 0,
-            resources_per_worker={"CPU": 1, "GPU": gpus_per_worker} if gpus_per_worker else {"CPU": 1},
-        ),
-        run_config=RunConfig(name="ray", storage_path=str(folder), failure_config=FailureConfig(max_failures=3)),
-    )
+    micro_batches = count_micro_batches(CONFIGS[job.kind].parse(job.config), folder, workers)
+    resources = {"CPU": 1.0, "GPU": gpus_per_worker} if gpus_per_worker else {"CPU": 1.0}
     answer: dict[str, Any] = {}
     while not answer:
         before = latest_checkpoint(folder)
         try:
-            answer = trainer.fit().return_value or {}
+            answer = _trainer(job, workers, resources).fit().return_value or {}
         except TrainingFailedError as error:
-            if latest_checkpoint(folder) == before:
+            newest, room = latest_checkpoint(folder), _room(resources)
+            fewer = max((n for n in range(1, workers) if n <= room and micro_batches % n == 0), default=0)
+            if room < workers and fewer and newest is not None:
+                log.warning("the cluster has room for %d of %d workers; the training goes on with %d", room, workers, fewer)
+                workers = fewer
+            elif newest == before:
                 why = str(error).strip().splitlines()[-1]
+                why = why if room >= workers else f"there is room for {room} of {workers} workers in the cluster"
                 raise EnvironmentProblem(f"the workers failed: {why}", "remove the cause, and run again: it resumes") from None
     if "error" in answer:
         raise UserError(answer["error"], answer["fix"])
     return Progress(**answer)
 
 
-def start_ray() -> None:
-    """Starts a quiet local Ray, or joins the cluster this job runs on, unless that has been done."""
+def _trainer(job: Job, workers: int, resources: dict[str, float]) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    # Each start that finds no room waits for RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S, a minute if unset: ten of them give a cluster
+    # the time to replace lost nodes. Ray's default is to wait for ever.
+    failures = FailureConfig(max_failures=3, controller_failure_limit=9)
+    return TorchTrainer(
+        _worker,
+        train_loop_config={"job": job.__dict__},
+        torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources),
+        run_config=RunConfig(name="ray", storage_path=job.folder, failure_config=failures),
+    )
+
+
+def _room(resources: dict[str, float]) -> int:
+    """Returns how many workers the nodes that are alive could hold, were they idle."""
     import ray
 
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min(node.get(name, 0.0) // amount for name, amount in resources.items())) for node in nodes)
+
+
+def start_ray() -> None:
+    """Starts a quiet local Ray, or joins the cluster this job runs on, unless that has been done.
+
+    Left to itself Ray would also join whatever cluster was last started on this machine, and wait five minutes for a dead one.
+    """
+    import ray
+
+    address = cluster_address()
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        ray.init(address or "local", include_dashboard=None if address else False, **quiet)
 
 
 def _worker(loop_config: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Validator(Protocol):
     """Scores the model on held-out objects (`jobs.training.validation`)."""
 
     def __call__(self, step: int) -> dict[str, float]:
-        """Returns figures named ``val/...``."""
+        """Returns figures named ``val/...``, on every worker the same; all workers call it at once."""
         ...
 
 
@@ -88,7 +88,7 @@ class Run:
         facts: what the model card says besides (data digest, lineage).
         micro_batches: of a step, over all workers; 0 for the config's.
         common: batches that every worker sees alike, to validate on; None for `source`.
-        validator: scores the averaged model on rank 0, every `config.score_every` steps and at the end.
+        validator: scores the averaged model every `config.score_every` steps and at the end; None for no scores.
         flops: of one sample in training, for MFU; 0 where not counted.
     """
 
@@ -164,7 +164,7 @@ def fit(run: Run) -> Progress:
         if last or step % config.validate_every == 0 or (checkpoint and config.best):
             scores |= _validate(run, learner, step)
         if run.validator is not None and (last or (config.score_every and step % config.score_every == 0)):
-            scores |= _score(run, learner, step)
+            scores |= _score(run, learner, run.validator, step)
         if checkpoint and not last:
             _checkpoint(run, learner, step, scores)
     return _finish(run, learner, scores)
@@ -318,15 +318,13 @@ def _validate(run: Run, learner: _Learner, step: int) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _score(run: Run, learner: _Learner, step: int) -> dict[str, float]:
+def _score(run: Run, learner: _Learner, validator: Validator, step: int) -> dict[str, float]:
     """Lets the validator score the averaged model."""
-    scores: dict[str, float] = {}
-    run.objective.trained.eval()
-    with learner.clock.on("pause"), learner.average.swapped_in(), learner.parallel.whole():
-        if run.place.rank == 0 and run.validator is not None:
-            scores = run.validator(step)
-        agreed(None, run.place.world)  # the others wait
-    run.objective.trained.train()
+    module = run.objective.trained
+    module.eval()
+    with learner.clock.on("pause"), learner.average.swapped_in(), learner.parallel.whole(), _autocast(run.config, run.place):
+        scores = validator(step)
+    module.train()
     learner.history.write({"step": step, **scores})
     return scores
 

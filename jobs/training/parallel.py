@@ -5,7 +5,7 @@ What is trained stays one module with the same parameter names; only `Parallel` 
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from jobs.training.config import TrainConfig
+from unipart.errors import EnvironmentProblem
 from unipart.nn.attention import CrossAttention
 from unipart.nn.blocks import SelfBlock
 from unipart.nn.dit_block import DiTBlock
@@ -54,7 +55,11 @@ class Parallel:
     def __init__(self, trained: nn.Module, losses: LossFunction, config: TrainConfig, device: torch.device, world: int) -> None:
         self.module: nn.Module = _Losses(trained, losses)
         self.sharded = config.parallel == "fsdp" and world > 1
+        self._compiler_errors: tuple[type[Exception], ...] = ()
         if config.compile_blocks:
+            from torch._dynamo.exc import BackendCompilerFailed  # seconds of imports
+
+            self._compiler_errors = (BackendCompilerFailed,)
             for block in blocks(trained):
                 block.compile()
         if self.sharded:
@@ -66,8 +71,18 @@ class Parallel:
             )
 
     def losses(self, batch: dict[str, Any], draw: torch.Generator) -> dict[str, Tensor]:
-        """Returns the objective's losses of a micro-batch."""
-        return self.module(batch, draw)
+        """Returns the objective's losses of a micro-batch.
+
+        Raises:
+            EnvironmentProblem: the blocks cannot be compiled here.
+        """
+        try:
+            return self.module(batch, draw)
+        except self._compiler_errors as error:
+            why = str(error).splitlines()[0]
+            raise EnvironmentProblem(
+                f"torch.compile failed: {why}", "install a C++ compiler (g++), or train with --compile_blocks false"
+            ) from error
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
         """Around forward and backward of a micro-batch: only the last one of a step communicates.
@@ -125,4 +140,4 @@ def _shard(module: nn.Module, device: torch.device, world: int, bf16: bool) -> N
                 fully_shard(layer, **options)
     for unit in units:
         fully_shard(unit, **options)
-    cast(Any, fully_shard(module, **options))
+    fully_shard(module, **options)

@@ -10,9 +10,13 @@ from torch import Generator, Tensor
 from unipart.config import Config
 from unipart.losses.segmentation import promptable_loss
 from unipart.models.seg_decoder import SegDecoder
-from unipart.segmentation.prompts import Clicks, correction_clicks, first_clicks
+from unipart.segmentation.prompts import MIN_PROMPT_TOKENS, Clicks, correction_clicks, draw_latents, first_clicks
 
 LOGIT_LIMIT = 32.0
+CLICKS_A_PART = 4
+"""First clicks in each part of an object that is scored."""
+PARTS_AT_ONCE = 16
+"""Bounds the memory of scoring."""
 
 
 class SegmentationRoundsConfig(Config):
@@ -24,6 +28,10 @@ class SegmentationRoundsConfig(Config):
     """Further clicks per prompt, each where the last answer was wrong (SAM 2 uses 7)."""
     from_target: float = 0.1
     """Probability that a further click is drawn from the whole target instead."""
+
+
+THREE_CLICKS = SegmentationRoundsConfig(num_corrections=2, from_target=0.0)
+"""Of an object that is scored."""
 
 
 def segmentation_rounds(
@@ -94,6 +102,43 @@ def click_rounds(
             index, label = (torch.cat([old, new[..., None]], dim=-1) for old, new in zip((index, label), more, strict=True))
 
 
+@torch.no_grad()
+def click_scores(
+    seg_decoder: SegDecoder, z: Float[Tensor, "L d"], token_labels: Int[Tensor, " L"], generator: Generator
+) -> dict[str, float]:
+    """Scores D_seg on one object, clicked as a user would: in a part, then where the answer is wrong.
+
+    Args:
+        seg_decoder: D_seg.
+        z: sampled latents.
+        token_labels: part id per latent, -1 unknown.
+        generator: draws the clicks.
+
+    Returns:
+        `seg_miou_1` and `seg_miou_3`, mean over the parts of the IoU of the mask that D_seg trusts most, after one click and after
+        three; `iou_head_error`, mean |predicted - true| of that IoU after one click. Nothing where no part has two latents.
+    """
+    parts = token_labels[token_labels >= 0].unique()
+    masks = token_labels == parts[:, None]
+    masks = masks[masks.sum(-1) >= MIN_PROMPT_TOKENS]
+    if len(masks) == 0:
+        return {}
+    rows: list[Tensor] = []
+    for some in masks.split(PARTS_AT_ONCE):
+        index = draw_latents(some.float(), CLICKS_A_PART, generator).flatten()[None]
+        target = some.repeat_interleave(CLICKS_A_PART, dim=0)[None]
+        clicks = Clicks(index, target, torch.ones_like(target[..., 0]))
+        answers = list(click_rounds(seg_decoder, z[None], clicks, THREE_CLICKS, generator))
+        first, last = (_iou(answer.trusted > 0, target) for answer in (answers[0], answers[-1]))
+        rows.append(torch.cat([first, last, (answers[0].iou.amax(-1).float() - first).abs()]))
+    means = torch.cat(rows, dim=1).mean(1).tolist()
+    return dict(zip(("seg_miou_1", "seg_miou_3", "iou_head_error"), means, strict=True))
+
+
 def _mean_iou(answer: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    iou = (answer & target).sum(-1) / (answer | target).sum(-1).clamp_min(1)
+    iou = _iou(answer, target)
     return (iou * valid).sum() / valid.sum().clamp_min(1)
+
+
+def _iou(answer: Tensor, target: Tensor) -> Tensor:
+    return (answer & target).sum(-1) / (answer | target).sum(-1).clamp_min(1)

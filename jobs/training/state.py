@@ -48,18 +48,16 @@ class Average:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.module = module
-        self.values = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad} if decay else {}
+        # Held, for looking them up by name every step costs more than the average itself.
+        self._learnt = {name: p for name, p in module.named_parameters() if p.requires_grad} if decay else {}
+        self.values = {name: p.detach().clone() for name, p in self._learnt.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Takes in the module's weights after `step` steps."""
-        if not self.values:
-            return
         decay = min(self.decay, (1 + step) / (10 + step))
-        parameters = dict(self.module.named_parameters())
         for name, value in self.values.items():
-            value.lerp_(parameters[name], 1 - decay)
+            value.lerp_(self._learnt[name], 1 - decay)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
@@ -73,10 +71,9 @@ class Average:
     @torch.no_grad()
     def _swap(self) -> None:
         """Exchanges in place: FSDP gathers from the storage that it knows."""
-        parameters = dict(self.module.named_parameters())
         for name, value in self.values.items():
-            raw = parameters[name].detach().clone()
-            parameters[name].copy_(value)
+            raw = self._learnt[name].detach().clone()
+            self._learnt[name].copy_(value)
             value.copy_(raw)
 
 

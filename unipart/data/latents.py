@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from unipart.data.codec import unpack_arrays
 from unipart.data.schema import View
+from unipart.data.shard_cache import ShardCache
 from unipart.data.shards import Manifest, ShardIndex, read_manifest
 from unipart.errors import UserError
 
@@ -103,6 +104,13 @@ class LatentIndex:
     def __len__(self) -> int:
         return len(self.latents)
 
+    def shard_numbers(self) -> NDArray[np.int64]:
+        """Returns for each sample [N] the number of the shard that holds most of what is read of it."""
+        if self.data is None:
+            return self.latents.shard_numbers()
+        shards = self.data.shard_numbers()
+        return np.array([shards[self.data.number_of(sample_id)] for sample_id in self.latents.sample_ids], np.int64)
+
     def num_views(self, number: int) -> int:
         """Returns how many condition views a sample has."""
         return int(self._meta(number)["num_views"])
@@ -121,7 +129,7 @@ class LatentIndex:
         return json.loads(self.latents.members(number, ["json"])["json"])
 
 
-def open_latents(latents: str, data: str, split: str, pixels: bool) -> LatentIndex:
+def open_latents(latents: str, data: str, split: str, pixels: bool, cache: ShardCache | None = None) -> LatentIndex:
     """Opens a split of latent shards.
 
     Args:
@@ -129,6 +137,7 @@ def open_latents(latents: str, data: str, split: str, pixels: bool) -> LatentInd
         data: address of the samples that a training is given beside them.
         split: train, val or test.
         pixels: whether views are to be read, from the samples.
+        cache: keeps the shards of both; see `ShardIndex`.
 
     Raises:
         UserError: no latents are there, or they were made from other samples.
@@ -139,7 +148,7 @@ def open_latents(latents: str, data: str, split: str, pixels: bool) -> LatentInd
             f"the latents in {latents} were made from samples {made_from[:16]}, but {data} holds {given[:16]}",
             "run `unipart data encode` again: it adds what is missing",
         )
-    return LatentIndex(ShardIndex.open(latents, split), ShardIndex.open(data, split) if pixels else None)
+    return LatentIndex(ShardIndex.open(latents, split, cache), ShardIndex.open(data, split, cache) if pixels else None)
 
 
 def has_tokens(latents: str) -> bool:

@@ -1,13 +1,18 @@
 """Samples as batches of tensors: one global order, one integer cursor, exact and elastic resume.
 
-The stream is a function of (dataset, seed, batch size). The cursor counts global batches; a rank takes its slice of each, and the
-random draws of a sample depend on (seed, epoch, sample number) only. So the same batches come whatever the number of ranks and
-loader processes, and a run that continues from cursor c sees exactly what it would have seen.
+The stream is a function of (dataset, seed, batch size, order). The cursor counts global batches; a rank takes its slice of each,
+and the random draws of a sample depend on (seed, epoch, sample number) only. So the same batches come whatever the number of ranks
+and loader processes, and a run that continues from cursor c sees exactly what it would have seen.
+
+There are two orders, and both are permutations, so one reader and one cursor serve both. `shuffled` draws from all samples: for a
+dataset on local disks, or one that the shard cache holds as a whole. `ShardWindows` shuffles the shards and mixes the samples of a
+few at a time, as a stream with a shuffle buffer does: for datasets in object storage that are larger than the disk. Every machine
+then reads every shard once an epoch, and keeps a few. (An order that gives each machine shards of its own would read less, but
+would change with the number of machines.)
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from unipart import storage
 from unipart.data.codec import decode_sample
 from unipart.data.latents import LatentIndex
 from unipart.data.schema import Sample
+from unipart.data.shard_cache import ShardCache
 from unipart.data.shards import ShardIndex
 from unipart.errors import UserError
 from unipart.rng import derive
@@ -38,6 +45,41 @@ class Draw:
     index: int
 
 
+Permute = Callable[[int, int, int], NDArray[np.int64]]
+"""Number of samples, seed and epoch -> the order in which the epoch visits the samples [N]."""
+
+
+def in_order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Returns the order of the dataset (evaluation)."""
+    return np.arange(num_samples)
+
+
+def shuffled(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Returns a permutation of all samples."""
+    return derive(seed, "order", epoch).permutation(num_samples)
+
+
+@dataclass(frozen=True)
+class ShardWindows:
+    """Shuffles the shards, and spreads the samples of each over the time of `window` shards.
+
+    So no more than `window` shards are in use at a time, and they are begun one by one, which leaves time to fetch them.
+
+    Attributes:
+        shards: number of each sample's shard [N].
+        window: shards whose samples are mixed.
+    """
+
+    shards: NDArray[np.int64]
+    window: int
+
+    def __call__(self, num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Returns the order of an epoch."""
+        rng = derive(seed, "order", epoch)
+        place = rng.permutation(int(self.shards.max()) + 1)
+        return np.argsort(place[self.shards] + self.window * rng.random(num_samples), kind="stable")
+
+
 class GlobalOrder(Sampler[list[Draw]]):
     """Yields this rank's slice of each global batch, from the cursor on.
 
@@ -51,7 +93,7 @@ class GlobalOrder(Sampler[list[Draw]]):
         rank: this process, 0..world_size-1.
         world_size: number of processes; must divide batch_size.
         epochs: where the stream ends; None for never.
-        shuffle: False for the order of the dataset (evaluation).
+        permute: the order of an epoch.
     """
 
     def __init__(
@@ -62,7 +104,7 @@ class GlobalOrder(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
         epochs: int | None = None,
-        shuffle: bool = True,
+        permute: Permute = shuffled,
     ) -> None:
         if num_samples < 1:
             raise UserError("the split holds no sample", "curate more assets, or raise the split's fraction")
@@ -71,8 +113,9 @@ class GlobalOrder(Sampler[list[Draw]]):
                 f"batch size {batch_size} is not a positive multiple of {world_size} processes", "choose another batch size"
             )
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
-        self.rank, self.world_size, self.epochs, self.shuffle = rank, world_size, epochs, shuffle
+        self.rank, self.world_size, self.epochs, self.permute = rank, world_size, epochs, permute
         self.cursor = 0
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         cursor = self.cursor
@@ -93,31 +136,31 @@ class GlobalOrder(Sampler[list[Draw]]):
 
     def state_dict(self) -> dict[str, int]:
         """Returns the cursor with what it is only valid for."""
-        return {"cursor": self.cursor, "num_samples": self.num_samples, "batch_size": self.batch_size, "seed": self.seed}
+        window = self.permute.window if isinstance(self.permute, ShardWindows) else 0
+        stream = {"num_samples": self.num_samples, "batch_size": self.batch_size, "seed": self.seed, "window_shards": window}
+        return {"cursor": self.cursor, **stream}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continues from a saved cursor.
 
         Raises:
-            UserError: the state is of another stream (other dataset size, batch size or seed).
+            UserError: the state is of another stream (other dataset size, batch size, seed or order).
         """
         mine = self.state_dict()
-        other = [name for name in ("num_samples", "batch_size", "seed") if state[name] != mine[name]]
+        other = [name for name in mine if name != "cursor" and state[name] != mine[name]]
         if other:
             told = ", ".join(f"{name} {state[name]} -> {mine[name]}" for name in other)
             raise UserError(
-                f"the saved position is of another stream of samples: {told}", "resume with the same data, batch size and seed"
+                f"the saved position is of another stream of samples: {told}",
+                "resume with the same data, batch size, seed and order",
             )
         self.cursor = state["cursor"]
 
     def _draw(self, position: int) -> Draw:
         epoch, place = divmod(position, self.num_samples)
-        return Draw(epoch, int(_permutation(self.num_samples, self.seed, epoch)[place]) if self.shuffle else place)
-
-
-@lru_cache(maxsize=4)
-def _permutation(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return derive(seed, "order", epoch).permutation(num_samples)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self.permute(self.num_samples, self.seed, epoch)
+        return Draw(epoch, int(self._order[place]))
 
 
 class SampleDataset(Dataset[dict[str, Any]]):
@@ -193,6 +236,11 @@ def collate(items: Sequence[dict[str, Any]]) -> Batch:
     return batch
 
 
+def _own_connections(worker: int) -> None:
+    """Drops the object-storage client that a loader process has inherited: answers on shared connections would mix."""
+    storage._client.cache_clear()
+
+
 class Loader:
     """Iterates batches and knows, at any moment, the cursor from which to continue."""
 
@@ -205,6 +253,7 @@ class Loader:
             collate_fn=collate,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_own_connections,
         )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -243,6 +292,8 @@ class LoaderOptions:
         cursor: global batches already consumed.
         epochs: end of the stream; None for never.
         shuffle: False for the order of the dataset.
+        window_shards: shards whose samples are shuffled together, see `ShardWindows`; 0 for all.
+        cache: keeps shards of object storage on this machine.
         views_per_sample: condition views decoded per sample; None for all.
         cache_samples: keep decoded samples in memory.
         pin_memory: for copies to a GPU.
@@ -254,6 +305,8 @@ class LoaderOptions:
     cursor: int = 0
     epochs: int | None = None
     shuffle: bool = True
+    window_shards: int = 0
+    cache: ShardCache | None = None
     views_per_sample: int | None = None
     cache_samples: bool = False
     pin_memory: bool = False
@@ -282,20 +335,40 @@ def make_loader(
         changes: fields of `LoaderOptions` by name.
 
     Raises:
-        UserError: no dataset, an empty split, or a batch size that the ranks do not divide.
+        UserError: no dataset, an empty split, a batch size that the ranks do not divide, or a cache too small for the order.
     """
     chosen = replace(options or LoaderOptions(), **changes)
-    index = dataset_dir if isinstance(dataset_dir, LatentIndex) else ShardIndex.open(dataset_dir, split)
+    index = dataset_dir if isinstance(dataset_dir, LatentIndex) else ShardIndex.open(dataset_dir, split, chosen.cache)
     if len(index) == 0:
         raise UserError(f"split '{split}' of {dataset_dir} holds no sample", "curate more assets, or raise the split's fraction")
-    order = GlobalOrder(len(index), batch_size, seed, chosen.rank, chosen.world_size, chosen.epochs, chosen.shuffle)
+    permute = shuffled if chosen.shuffle else in_order
+    if chosen.shuffle and chosen.window_shards:
+        permute = ShardWindows(index.shard_numbers(), chosen.window_shards)
+    if chosen.cache is not None:
+        parts = (index.latents, index.data) if isinstance(index, LatentIndex) else (index,)
+        _check_cache([part for part in parts if part is not None and part.cache is not None], chosen.cache, chosen)
+    order = GlobalOrder(len(index), batch_size, seed, chosen.rank, chosen.world_size, chosen.epochs, permute)
     order.cursor = chosen.cursor
     dataset = SampleDataset(index, groups, transform, seed, chosen.views_per_sample, chosen.cache_samples)
     return Loader(dataset, order, chosen.num_workers, chosen.pin_memory)
 
 
+def _check_cache(indices: Sequence[ShardIndex], cache: ShardCache, options: LoaderOptions) -> None:
+    """Refuses a cache that an order would make fetch the same shards again and again."""
+    window = options.window_shards if options.shuffle else 1
+    needed = 0
+    for index in indices:
+        sizes = sorted((shard.bytes for shard in index.shards), reverse=True)
+        needed += sum(sizes[: 2 * window] if window else sizes)  # loader processes run ahead
+    if needed > cache.max_bytes:
+        raise UserError(
+            f"this order of samples needs {needed / 1e9:.3g} GB of shards at once, the cache holds {cache.max_bytes / 1e9:.3g} GB",
+            "raise --shard_cache_gb, or set or lower --window_shards: samples are then shuffled within so many shards",
+        )
+
+
 def stream_shards(urls: Sequence[str], groups: Collection[str] | None = None) -> Iterator[Sample]:
-    """Streams samples with the `webdataset` library, in shard order: for object storage and for other people's tools.
+    """Streams samples with the `webdataset` library, in shard order: what other people's tools do.
 
     Args:
         urls: addresses of the tars as webdataset takes them (paths, http, ``pipe:``).

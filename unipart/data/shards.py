@@ -5,19 +5,23 @@ A dataset is a folder (or s3:// address) with ``manifest.json`` and ``shards/SPL
 that sample i is one seek away. Readers trust the manifest, never a listing: it is written last, so what it names is complete.
 """
 
-import hashlib
 import io
 import json
 import tarfile
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unipart import storage
 from unipart.data.codec import Writer, decode_sample, pack_json, wanted_members
 from unipart.data.schema import SCHEMA_VERSION, Sample
+from unipart.data.shard_cache import ShardCache
 from unipart.data.splits import SPLITS
 from unipart.errors import UserError, did_you_mean
 
@@ -177,7 +181,7 @@ def _octal(digits: bytes) -> int:
 
 
 def write_shards(
-    dataset: str | Path, split: str, samples: Iterable[tuple[str, bytes]], max_bytes: int, max_samples: int
+    dataset: str | Path, split: str, samples: Sequence[tuple[str, bytes]], max_bytes: int, max_samples: int
 ) -> list[ShardRecord]:
     """Writes samples into shards of bounded size, in the order given.
 
@@ -185,35 +189,74 @@ def write_shards(
         dataset: folder or s3:// address.
         split: names the shards.
         samples: ids and results of `tar_bytes`.
-        max_bytes: a shard is closed before it would grow beyond this (one sample may be larger).
-        max_samples: most samples in a shard.
+        max_bytes: see `divide`.
+        max_samples: see `divide`.
 
     Returns:
         A record per shard.
     """
-    records: list[ShardRecord] = []
-    ids: list[str] = []
-    chunks: list[bytes] = []
-    for sample_id, data in samples:
-        if chunks and (sum(map(len, chunks)) + len(data) > max_bytes or len(chunks) >= max_samples):
-            records.append(_write_shard(dataset, split, len(records), ids, chunks))
-            ids, chunks = [], []
-        ids.append(sample_id)
-        chunks.append(data)
-    if chunks:
-        records.append(_write_shard(dataset, split, len(records), ids, chunks))
-    return records
+    pieces = divide([len(data) for _, data in samples], max_bytes, max_samples)
+    return [write_shard(dataset, split, number, samples[piece]) for number, piece in enumerate(pieces)]
 
 
-def _write_shard(dataset: str | Path, split: str, number: int, ids: list[str], chunks: list[bytes]) -> ShardRecord:
+def divide(sizes: Sequence[int], max_bytes: int, max_samples: int) -> list[slice]:
+    """Divides samples, in their order, into shards.
+
+    Args:
+        sizes: bytes of every sample.
+        max_bytes: of a shard; a sample that is larger gets one of its own.
+        max_samples: of a shard.
+    """
+    pieces: list[slice] = []
+    begin = total = 0
+    for number, size in enumerate(sizes):
+        if number > begin and (total + size > max_bytes or number - begin >= max_samples):
+            pieces.append(slice(begin, number))
+            begin, total = number, 0
+        total += size
+    return [*pieces, slice(begin, len(sizes))] if sizes else []
+
+
+def write_shard(
+    dataset: str | Path, split: str, number: int, samples: Iterable[tuple[str, bytes]], content: str = ""
+) -> ShardRecord:
+    """Writes one shard, a sample at a time, and beside it the table that says where each sample begins.
+
+    Args:
+        dataset: folder or s3:// address.
+        split: names the shard, with its number.
+        number: of the shard in its split.
+        samples: ids and results of `tar_bytes`.
+        content: digest of what it holds, for `find_shard`.
+    """
     name = f"shards/{split}-{number:06d}.tar"
-    content = b"".join([*chunks, b"\0" * (2 * _BLOCK)])  # a tar ends with two empty blocks
+    ids: list[str] = []
     offsets = [0]
-    for chunk in chunks:
-        offsets.append(offsets[-1] + len(chunk))
-    storage.write_bytes(storage.join(dataset, name), content)
-    storage.write_bytes(storage.join(dataset, index_name(name)), pack_json({"sample_ids": ids, "offsets": offsets}))
-    return ShardRecord(name, split, hashlib.sha256(content).hexdigest(), len(content), len(ids))
+    storage.delete(storage.join(dataset, index_name(name)))  # while the tar is written nothing vouches for it
+    with storage.open_writer(storage.join(dataset, name)) as file:
+        tar = storage.Digesting(file)
+        for sample_id, data in samples:
+            tar.write(data)
+            ids.append(sample_id)
+            offsets.append(offsets[-1] + len(data))
+        tar.write(b"\0" * (2 * _BLOCK))  # a tar ends with two empty blocks
+        record = ShardRecord(name, split, tar.sha256, tar.size, len(ids))
+    table = {"sample_ids": ids, "offsets": offsets, "sha256": record.sha256, "content": content}
+    storage.write_bytes(storage.join(dataset, index_name(name)), pack_json(table))
+    return record
+
+
+def find_shard(dataset: str | Path, split: str, number: int, content: str) -> ShardRecord | None:
+    """Returns a shard that an earlier, unfinished packing left, if it holds just this content."""
+    name = f"shards/{split}-{number:06d}.tar"
+    tar, index = storage.join(dataset, name), storage.join(dataset, index_name(name))
+    if not (storage.exists(tar) and storage.exists(index)):
+        return None
+    table = json.loads(storage.read_bytes(index))
+    size = table["offsets"][-1] + 2 * _BLOCK
+    if table.get("content") != content or storage.size(tar) != size:
+        return None
+    return ShardRecord(name, split, table["sha256"], size, len(table["sample_ids"]))
 
 
 def index_name(shard: str) -> str:
@@ -224,21 +267,32 @@ def index_name(shard: str) -> str:
 @dataclass(frozen=True)
 class _Place:
     sample_id: str
-    shard: str
+    shard: int
     begin: int
     end: int
 
 
 class ShardIndex:
-    """Random access to the samples of a split by number; safe to share between processes."""
+    """Random access to the samples of a split by number; safe to share between processes.
 
-    def __init__(self, places: Sequence[_Place], manifest: Manifest) -> None:
+    Args:
+        dataset: folder or s3:// address.
+        split: train, val or test.
+        manifest: of the dataset.
+        places: where each sample lies.
+        cache: keeps shards of object storage on this machine; None reads each sample by a request of its own.
+    """
+
+    def __init__(
+        self, dataset: str | Path, split: str, manifest: Manifest, places: Sequence[_Place], cache: ShardCache | None = None
+    ) -> None:
+        self.dataset, self.manifest, self.shards = str(dataset), manifest, manifest.split(split)
+        self.cache = cache if storage.is_s3(dataset) else None
         self._places = tuple(places)
-        self.manifest = manifest
         self._number = {place.sample_id: number for number, place in enumerate(self._places)}
 
     @classmethod
-    def open(cls, dataset: str | Path, split: str) -> Self:
+    def open(cls, dataset: str | Path, split: str, cache: ShardCache | None = None) -> Self:
         """Reads the manifest and the offset tables of a split.
 
         Raises:
@@ -249,18 +303,15 @@ class ShardIndex:
             raise UserError(
                 f"there is no split '{split}'.{did_you_mean(split, list(SPLITS))}", f"choose one of {', '.join(SPLITS)}"
             )
-        places = []
-        for shard in manifest.split(split):
-            address = storage.join(dataset, shard.name)
-            if not storage.exists(address) or storage.size(address) != shard.bytes:
-                raise UserError(f"{address} is missing or incomplete", "run `unipart data run` again, or copy the dataset again")
-            table = json.loads(storage.read_bytes(storage.join(dataset, index_name(shard.name))))
-            offsets = table["offsets"]
-            places += [
-                _Place(sample_id, address, begin, end)
-                for sample_id, begin, end in zip(table["sample_ids"], offsets[:-1], offsets[1:], strict=True)
-            ]
-        return cls(places, manifest)
+        shards = manifest.split(split)
+        with ThreadPoolExecutor(storage.MAX_S3_CONNECTIONS) as threads:  # thousands of small requests
+            tables = list(threads.map(lambda shard: _read_table(dataset, shard), shards))
+        places = [
+            _Place(sample_id, number, begin, end)
+            for number, table in enumerate(tables)
+            for sample_id, begin, end in zip(table["sample_ids"], table["offsets"][:-1], table["offsets"][1:], strict=True)
+        ]
+        return cls(dataset, split, manifest, places, cache)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -269,6 +320,10 @@ class ShardIndex:
     def sample_ids(self) -> tuple[str, ...]:
         """Ids in reading order."""
         return tuple(place.sample_id for place in self._places)
+
+    def shard_numbers(self) -> NDArray[np.int64]:
+        """Returns for each sample [N] the number of its shard in the split."""
+        return np.array([place.shard for place in self._places], np.int64)
 
     def sample_id(self, number: int) -> str:
         """Returns the id of a sample."""
@@ -294,6 +349,23 @@ class ShardIndex:
     def _members(self, number: int, choose: Callable[[list[str]], list[str]]) -> dict[str, bytes]:
         place = self._places[number]
         length = place.end - place.begin
-        file, begin = storage.open_range(place.shard, place.begin, length)
+        shard = self.shards[place.shard]
+        address = storage.join(self.dataset, shard.name)
+        if self.cache is None:
+            file, begin = storage.open_range(address, place.begin, length)
+        else:
+            file, begin = self.cache.open(address, shard.sha256, shard.bytes), place.begin
         with file:
             return read_members(file, begin, begin + length, choose)
+
+
+def _read_table(dataset: str | Path, shard: ShardRecord) -> dict[str, Any]:
+    """Reads the offset table of a shard that is there and complete."""
+    address = storage.join(dataset, shard.name)
+    try:
+        complete = storage.size(address) == shard.bytes
+    except FileNotFoundError:
+        complete = False
+    if not complete:
+        raise UserError(f"{address} is missing or incomplete", "run `unipart data run` again, or copy the dataset again")
+    return json.loads(storage.read_bytes(storage.join(dataset, index_name(shard.name))))

@@ -19,7 +19,8 @@ def line_chart(title: str, series: Mapping[str, Series], log_scale: bool = False
 
     Args:
         title: what is drawn, for screen readers.
-        series: name -> (step, value) pairs; values that are not finite are left out, as are those <= 0 on a log scale.
+        series: name -> (step, value) pairs; values that are not finite are left out, as are those <= 0 on a log scale. A line's
+            colour is that of its place, also where others are empty.
         log_scale: the vertical axis in powers of ten.
     """
     lines = {name: _bin(_drawable(points, log_scale)) for name, points in series.items()}
@@ -44,15 +45,25 @@ def line_chart(title: str, series: Mapping[str, Series], log_scale: bool = False
     for step in _axis(first, last, log_scale=False)[2]:
         if first <= step <= last:
             parts.append(f'<text class="tick" x="{x(step)}" y="{HEIGHT - 7}" text-anchor="middle">{_step(step)}</text>')
-    for index, (name, points) in enumerate(lines.items()):
+    for index, name in enumerate(series):
+        points = lines.get(name, [])
+        if not points:
+            continue
         path = " ".join(f"{x(step)},{y(value)}" for step, value in points)
-        parts.append(f'<polyline class="line series-{index % 6}" points="{path}"/>')
+        parts.append(f'<polyline class="line {series_class(index)}" points="{path}"/>')
+        if len(points) == 1:
+            parts.append(f'<circle class="point {series_class(index)}" cx="{x(points[0][0])}" cy="{y(points[0][1])}" r="3"/>')
         for step, value in points[:: max(1, math.ceil(len(points) / _HOVER_POINTS))]:
             label = html.escape(f"{name} · step {_step(step)} · {format_value(float(value))}")
             parts.append(
-                f'<circle class="dot series-{index % 6}" cx="{x(step)}" cy="{y(value)}" r="5"><title>{label}</title></circle>'
+                f'<circle class="dot {series_class(index)}" cx="{x(step)}" cy="{y(value)}" r="5"><title>{label}</title></circle>'
             )
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">{"".join(parts)}</svg>'
+
+
+def series_class(index: int) -> str:
+    """Returns the CSS class of the line at a place: six colours, and dashed the same again."""
+    return f"series-{index % 6}{' again' if index >= 6 else ''}"
 
 
 def suits_log_scale(series: Mapping[str, Series]) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unipart.report.charts import Series, group_metrics, line_chart, stacked_bar, suits_log_scale
+from unipart.report.charts import Series, group_metrics, line_chart, series_class, stacked_bar, suits_log_scale
 from unipart.report.tables import definition_list, format_seconds, format_value, table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -131,14 +131,33 @@ def render_report(data: ReportData) -> str:
         "Environment": definition_list(data.environment, "plain") if data.environment else "",
         "Commands": _commands(data.commands),
     }
+    return render_page(data.title, sections, data.subtitle, data.summary, data.warnings)
+
+
+def render_page(
+    title: str,
+    sections: Mapping[str, str],
+    subtitle: str = "",
+    summary: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
+) -> str:
+    """Returns a page in the style of all pages.
+
+    Args:
+        title: heading.
+        sections: name -> HTML; empty ones are left out.
+        subtitle: one sentence under the heading.
+        summary: name -> value, shown large.
+        warnings: what a reader must know first.
+    """
     present = {name: body for name, body in sections.items() if body}
     template = Template((TEMPLATES / "report.html").read_text(encoding="utf-8"))
     return template.substitute(
-        title=html.escape(data.title),
-        subtitle=f'<p class="lead">{html.escape(data.subtitle)}</p>' if data.subtitle else "",
+        title=html.escape(title),
+        subtitle=f'<p class="lead">{html.escape(subtitle)}</p>' if subtitle else "",
         navigation="".join(f'<a href="#{name.lower()}">{name}</a>' for name in present),
-        summary=definition_list(data.summary, "summary") if data.summary else "",
-        warnings=_warnings(data.warnings),
+        summary=definition_list(summary, "summary") if summary else "",
+        warnings=_warnings(warnings),
         sections="".join(f'<section id="{name.lower()}"><h2>{name}</h2>{body}</section>' for name, body in present.items()),
     )
 
@@ -148,6 +167,21 @@ def image_uri(image: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=9)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def figure(caption: str, image: NDArray[np.uint8], of: str) -> str:
+    """Returns an image [H W 3 or 4] that a click enlarges, with its caption.
+
+    Args:
+        caption: below it.
+        image: the pixels.
+        of: what it shows, for screen readers.
+    """
+    return (
+        f'<figure><button type="button" class="zoom" aria-label="enlarge: {html.escape(caption)}">'
+        f'<img src="{image_uri(image)}" alt="{html.escape(f"{of}: {caption}")}" width="{image.shape[1]}" height="{image.shape[0]}">'
+        f"</button><figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
 
 
 def _warnings(warnings: Sequence[str]) -> str:
@@ -164,13 +198,7 @@ def _objects(objects: Sequence[ObjectEntry]) -> str:
 def _object(entry: ObjectEntry) -> str:
     pictures = {"condition": entry.condition} if entry.condition is not None else {}
     pictures |= dict(entry.figures)
-    figures = "".join(
-        f'<figure><button type="button" class="zoom" aria-label="enlarge: {html.escape(caption)}">'
-        f'<img src="{image_uri(image)}" alt="{html.escape(f"{entry.object_id}: {caption}")}"'
-        f' width="{image.shape[1]}" height="{image.shape[0]}">'
-        f"</button><figcaption>{html.escape(caption)}</figcaption></figure>"
-        for caption, image in pictures.items()
-    )
+    figures = "".join(figure(caption, image, entry.object_id) for caption, image in pictures.items())
     facts = " · ".join(f"{html.escape(name)} <b>{html.escape(_fact(name, value))}</b>" for name, value in entry.facts.items())
     link = f'<a class="button" href="{html.escape(entry.viewer)}">open viewer</a>' if entry.viewer else ""
     falls = "".join(f"<li>{html.escape(text)}</li>" for text in entry.fall_backs)
@@ -188,26 +216,34 @@ def _fact(name: str, value: Any) -> str:
 
 
 def _run(index: int, run: RunEntry) -> str:
-    charts = group_metrics(run.history)
-    prefers_log = any(suits_log_scale(series) for name, series in charts.items() if "loss" in name)
+    facts = {"model": run.model, "parameters": run.parameters, "time": format_seconds(run.seconds), "run": run.run_id or "–"}
+    settings = ""
+    if run.config_diff:
+        rows = [{"setting": key, **_change(value)} for key, value in run.config_diff.items()]
+        settings = f"<details><summary>Settings that differ from the recipe: {len(rows)}</summary>{table(rows)}</details>"
+    charts = chart_cards(group_metrics(run.history), f"log-{index}")
+    return f'<article class="run"><h3>{html.escape(run.name)}</h3>{definition_list(facts)}{charts}{settings}</article>'
+
+
+def chart_cards(charts: Mapping[str, Mapping[str, Series]], switch: str) -> str:
+    """Returns charts with legends, and a switch between linear and log scale if there are any.
+
+    Args:
+        charts: name -> lines of one chart.
+        switch: id of the switch, unique on the page.
+    """
+    if not charts:
+        return ""
     pictures = []
     for name, series in charts.items():
         can_log = all(value > 0 for points in series.values() for _, value in points)
         linear, log = line_chart(name, series), line_chart(name, series, log_scale=can_log)
         both = f'<div class="linear">{linear}</div><div class="log">{log}</div>'
         pictures.append(f'<figure class="card"><figcaption>{html.escape(name)} {_legend(series)}</figcaption>{both}</figure>')
-    facts = {"model": run.model, "parameters": run.parameters, "time": format_seconds(run.seconds), "run": run.run_id or "–"}
-    settings = ""
-    if run.config_diff:
-        rows = [{"setting": key, **_change(value)} for key, value in run.config_diff.items()]
-        settings = f"<details><summary>Settings that differ from the recipe: {len(rows)}</summary>{table(rows)}</details>"
-    switch = ""
-    if pictures:
-        checked = " checked" if prefers_log else ""
-        switch = f'<input type="checkbox" class="log-switch" id="log-{index}"{checked}><label for="log-{index}">log scale</label>'
+    checked = " checked" if any(suits_log_scale(series) for name, series in charts.items() if "loss" in name) else ""
     return (
-        f'<article class="run"><h3>{html.escape(run.name)}</h3>{definition_list(facts)}{switch}'
-        f'<div class="charts">{"".join(pictures)}</div>{settings}</article>'
+        f'<input type="checkbox" class="log-switch" id="{switch}"{checked}><label for="{switch}">log scale</label>'
+        f'<div class="charts">{"".join(pictures)}</div>'
     )
 
 
@@ -217,7 +253,7 @@ def _legend(series: Mapping[str, Series]) -> str:
     for index, (name, points) in enumerate(series.items()):
         last = format_value(float(points[-1][1])) if points else "–"
         label = f"{html.escape(name)} " if len(series) > 1 else ""
-        items.append(f'<span class="legend series-{index % 6}">{label}<b>{last}</b></span>')
+        items.append(f'<span class="legend {series_class(index)}">{label}<b>{last}</b></span>')
     return "".join(items)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from unipart.metrics.table import Summary
 
 LOWER_IS_BETTER = ("chamfer", "cd", "distance", "loss", "hausdorff", "seconds", "error")
-HIGHER_IS_BETTER = ("f_score", "fscore", "iou", "miou", "accuracy", "normal_consistency")
+HIGHER_IS_BETTER = ("f_score", "f@", "fscore", "iou", "miou", "accuracy", "normal_consistency")
 
 
 def format_value(value: Any) -> str:
@@ -65,18 +65,22 @@ def pivot(summaries: Sequence[Summary], metrics: Sequence[str] | None = None) ->
     ]
 
 
-def table(rows: Sequence[Mapping[str, Any]], mark_best: bool = False) -> str:
+def table(rows: Sequence[Mapping[str, Any]], mark_best: bool = False, verbatim: bool = False) -> str:
     """Returns a table: a column per key in the order of first appearance, numbers to the right.
 
     Args:
         rows: one mapping a row; missing keys read as nothing.
         mark_best: set the best value of a column in bold, where the metric's name tells what is better.
+        verbatim: keys are names (of runs) to be written as they are, and not figures.
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     numeric = {column for column in columns if all(_is_number(row.get(column)) or row.get(column) is None for row in rows)}
     best = {column: _best(column, rows) for column in numeric} if mark_best and len(rows) > 1 else {}
     head = "".join(
-        f"<th{_number_class(column in numeric)}>{_label(column)}{_arrow(column, column in numeric)}</th>" for column in columns
+        f"<th{_number_class(column in numeric)}>{html.escape(column)}</th>"
+        if verbatim
+        else f"<th{_number_class(column in numeric)}>{_label(column)}{_arrow(column, column in numeric)}</th>"
+        for column in columns
     )
     body = []
     for row in rows:

@@ -4,21 +4,31 @@ import numpy as np
 import pytest
 import torch
 
+from unipart import storage
 from unipart.data import shards
 from unipart.data.codec import encode_sample
-from unipart.data.loader import GlobalOrder, collate, make_loader, stream_shards
+from unipart.data.latents import LatentIndex
+from unipart.data.loader import GlobalOrder, ShardWindows, collate, make_loader, stream_shards
 from unipart.data.schema import SCHEMA_VERSION, Sample
+from unipart.data.shard_cache import ShardCache
 from unipart.errors import UserError
 
 NUM_SAMPLES = 7
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory, make_sample) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
+def encoded(make_sample) -> list[tuple[str, bytes]]:
     samples = [make_sample(f"{number:020x}", views=3) for number in range(NUM_SAMPLES)]
-    encoded = [(sample.sample_id, shards.tar_bytes(sample.sample_id, encode_sample(sample))) for sample in samples]
-    records = shards.write_shards(folder, "train", encoded, max_bytes=10**9, max_samples=3)
+    return [(sample.sample_id, shards.tar_bytes(sample.sample_id, encode_sample(sample))) for sample in samples]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, encoded) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("dataset"), encoded, 3)
+
+
+def write_dataset(folder, encoded: list[tuple[str, bytes]], max_samples: int):
+    records = shards.write_shards(folder, "train", encoded, max_bytes=10**9, max_samples=max_samples)
     shards.write_manifest(folder, shards.Manifest(SCHEMA_VERSION, "c", "0", "d", {}, tuple(records)))
     return folder
 
@@ -112,6 +122,92 @@ def test_draws_do_not_depend_on_the_number_of_processes_or_the_cache(dataset):
             assert a["id"] == b["id"]
             assert torch.equal(a["draw"], b["draw"])
             assert torch.equal(a["first_pixel"], b["first_pixel"])
+
+
+def test_windows_visit_every_sample_once_and_few_shards_at_a_time():
+    shard = np.repeat(np.arange(10), [3, 1, 4, 2, 2, 5, 3, 3, 1, 6])
+    windows = ShardWindows(shard, window=3)
+    epochs = [windows(30, 7, epoch) for epoch in range(3)]
+    for order in epochs:
+        assert sorted(order) == list(range(30))
+        seen = shard[order]
+        visits = [{int(s) for s in seen[k:]} & {int(s) for s in seen[:k]} for k in range(1, 30)]
+        assert max(map(len, visits)) <= 3, "no more than the shards of a window are begun and not finished"
+        assert len(np.flatnonzero(np.diff(seen))) > 10, "samples of different shards are mixed"
+    assert len({tuple(order) for order in epochs}) == 3
+    firsts = {frozenset(shard[windows(30, 7, epoch)[:3]].tolist()) for epoch in range(8)}
+    assert len(firsts) > 3, "shards are shuffled too"
+    assert len(np.unique(ShardWindows(shard, window=99)(30, 7, 0))) == 30
+
+
+def test_windows_over_latents_follow_the_shards_of_the_pixels(dataset, encoded, tmp_path):
+    latents = shards.ShardIndex.open(write_dataset(tmp_path, encoded[1:], 2), "train")  # the first was not encoded
+    data = shards.ShardIndex.open(dataset, "train")
+    assert LatentIndex(latents, data).shard_numbers().tolist() == [0, 0, 1, 1, 1, 2]
+    assert LatentIndex(latents, None).shard_numbers().tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_stream_from_object_storage_is_the_same_with_a_cache_and_fetches_each_shard_once(
+    dataset, encoded, bucket, tmp_path, monkeypatch
+):
+    remote = write_dataset(f"{bucket}/dataset", encoded, 3)
+    fetched, real = [], storage.open_stream
+    monkeypatch.setattr(storage, "open_stream", lambda url: fetched.append(url) or real(url))
+
+    def batches(folder, **options):
+        options = {"views_per_sample": 1, **options}
+        return take(make_loader(folder, "train", 4, transform, ("field", "views"), seed=5, **options), 6)
+
+    for window in (0, 1, 2):
+        cache = ShardCache(tmp_path / str(window), 10**9)
+        plain = batches(dataset, window_shards=window)
+        fetched.clear()
+        for other in (batches(remote, window_shards=window, cache=cache), batches(remote, window_shards=window)):
+            assert [batch["id"] for batch in other] == [batch["id"] for batch in plain]
+            assert all(torch.equal(a["draw"], b["draw"]) for a, b in zip(plain, other, strict=True))
+            assert all(torch.equal(a["first_pixel"], b["first_pixel"]) for a, b in zip(plain, other, strict=True))
+        tars = [url for url in fetched if url.endswith(".tar")]
+        assert sorted(tars) == [f"{remote}/shards/train-{number:06d}.tar" for number in range(3)]
+
+
+def test_an_epoch_in_windows_fetches_each_shard_once_with_a_cache_of_two_windows(encoded, bucket, tmp_path, monkeypatch):
+    remote = write_dataset(f"{bucket}/dataset", encoded, 1)
+    largest = max(shard.bytes for shard in shards.read_manifest(remote).shards)
+    cache = ShardCache(tmp_path / "cache", 4 * largest)
+    fetched, real = [], storage.open_stream
+    monkeypatch.setattr(storage, "open_stream", lambda url: fetched.append(url) or real(url))
+    loader = make_loader(remote, "train", NUM_SAMPLES, transform, ("field",), window_shards=2, cache=cache)
+    take(loader, 1)
+    assert len([url for url in fetched if url.endswith(".tar")]) == NUM_SAMPLES
+    assert sum(path.stat().st_size for path in cache.folder.glob("*.tar")) <= cache.max_bytes
+    with pytest.raises(UserError, match="lower --window_shards"):
+        make_loader(remote, "train", 7, transform, window_shards=3, cache=cache)
+    with pytest.raises(UserError, match="lower --window_shards"):
+        make_loader(remote, "train", 7, transform, cache=cache)
+    assert take(make_loader(remote, "train", 7, transform, shuffle=False, epochs=1, cache=cache), 1)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_windows_resume_the_same_stream_for_any_number_of_ranks_across_epochs(encoded, bucket, tmp_path, world_size):
+    remote = write_dataset(f"{bucket}/dataset", encoded, 2)
+
+    def loader(rank: int, world: int, cursor: int = 0):
+        options = {"window_shards": 2, "cache": ShardCache(tmp_path / "cache", 10**9)}
+        options |= {"rank": rank, "world_size": world, "cursor": cursor}
+        return make_loader(remote, "train", 4, transform, ("field",), seed=5, **options)
+
+    straight = [batch["number"].tolist() for batch in take(loader(0, 1), 6)]
+    for cut in (1, 2, 4):  # inside the first epoch, across its end, inside the third
+        ranks = []
+        for rank in range(world_size):
+            first = loader(rank, world_size)
+            taken = take(first, cut)
+            taken += take(loader(rank, world_size, first.state_dict()["cursor"]), 6 - cut)
+            ranks.append([batch["number"].tolist() for batch in taken])
+        assert [[number for part in parts for number in part] for parts in zip(*ranks, strict=True)] == straight
+    other = make_loader(remote, "train", 4, transform, ("field",), seed=5)
+    with pytest.raises(UserError, match="window_shards 2 -> 0"):
+        other.load_state_dict(loader(0, 1).state_dict())
 
 
 def test_an_evaluation_pass_sees_each_sample_once_and_can_be_repeated(dataset):

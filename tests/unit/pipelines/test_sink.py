@@ -20,7 +20,12 @@ def make_rows(out: str, digest: str, count: int = 5) -> list[dict]:
         path = Path(artefact_address(out, digest, asset_id))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        facts = {"artefact_sha256": hashlib.sha256(data).hexdigest(), "state": "kept", "split": "val" if number == 3 else "train"}
+        facts = {
+            "artefact_sha256": hashlib.sha256(data).hexdigest(),
+            "artefact_bytes": len(data),
+            "state": "kept",
+            "split": "val" if number == 3 else "train",
+        }
         facts["quality"] = json.dumps({"lost": number / 10, **({"ratio": 1.0} if number % 2 else {})})
         rows.append({"asset_id": asset_id, "source": "s", "uri": f"{number}.glb", "licence": "MIT", **facts})
     rows.append({"asset_id": "f" * 20, "state": "rejected", "reason": "no_faces", "split": "train"})
@@ -64,9 +69,37 @@ def test_shards_that_are_there_are_left_alone_and_stale_ones_go(tmp_path, small_
     manifest = sink.write_dataset(str(tmp_path), build_plan(small_config), rows)
     assert len(manifest.shards) == 2
     assert len(content_of(tmp_path)) == 4
-    (tmp_path / "shards" / "val-000000.tar").unlink()
-    sink.write_dataset(str(tmp_path), build_plan(small_config), rows)
+    train, val = (tmp_path / "shards" / f"{split}-000000.tar" for split in ("train", "val"))
+    val.unlink()
+    time = train.stat().st_mtime_ns
+    assert sink.write_dataset(str(tmp_path), build_plan(small_config), rows) == manifest
     assert len(content_of(tmp_path)) == 4
+    assert train.stat().st_mtime_ns == time
+
+
+def test_a_packing_that_was_cut_goes_on_where_it_stopped(tmp_path, small_config):
+    plan = build_plan(small_config.replace(pack__shard_max_samples=1))
+    rows = make_rows(str(tmp_path), plan.digest)
+
+    def cut(shards):
+        yield from sink.pack_here(shards[:2])
+        (tmp_path / "shards" / "train-000001.tar").write_bytes(b"half a shard")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sink.write_dataset(str(tmp_path), plan, rows, cut)
+    with pytest.raises(UserError, match="did not finish"):
+        read_manifest(tmp_path)
+    first = tmp_path / "shards" / "train-000000.tar"
+    time = first.stat().st_mtime_ns
+    manifest = sink.write_dataset(str(tmp_path), plan, rows)
+    assert first.stat().st_mtime_ns == time
+    for shard in manifest.shards:
+        content = (tmp_path / shard.name).read_bytes()
+        assert (shard.bytes, shard.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    changed = [{**row, "licence": "CC0-1.0"} for row in rows]
+    sink.write_dataset(str(tmp_path), plan, changed)
+    assert b"CC0-1.0" in first.read_bytes()
 
 
 def test_a_changed_artefact_stops_the_packing_and_leaves_no_manifest(tmp_path, small_config):

@@ -78,3 +78,16 @@ def test_grouping_and_log_preference():
 def test_stacked_bar_shares():
     bar = ET.fromstring(stacked_bar([("kept", 3, "kept"), ("rejected", 1, "rejected"), ("failed", 0, "failed")]))
     assert [(node.get("x"), node.get("width")) for node in bar.iter("rect")] == [("0.00%", "75.00%"), ("75.00%", "25.00%")]
+
+
+def test_a_line_of_one_point_is_seen_and_an_empty_line_keeps_the_colours_of_others():
+    chart = line_chart("loss", {"first": [], "second": [(3.0, 1.0)], "third": [(1.0, 2.0), (2.0, 3.0)]})
+    assert chart.count('class="point series-1"') == 1
+    assert 'class="line series-2"' in chart
+    assert "series-0" not in chart
+
+
+def test_more_runs_than_colours_are_dashed():
+    chart = line_chart("loss", {str(number): [(0.0, number), (1.0, number)] for number in range(8)})
+    assert chart.count('class="line series-1"') == 1
+    assert chart.count('class="line series-1 again"') == 1
