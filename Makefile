@@ -16,7 +16,7 @@ overfit: env     ## prove that the models learn: eight objects by heart, every b
 	$(BIN)/python -m jobs.overfit $(if $(wildcard $(CORPUS)/dev),--corpus $(CORPUS))
 
 test: env        ## unit, contract and integration tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests
 
 check: env       ## formatting, lint, types, import contracts, spelling
 	$(BIN)/ruff format --check .

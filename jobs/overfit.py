@@ -43,13 +43,15 @@ CHANGES: dict[str, dict[str, Any]] = {
         "part_fraction": 0.5,
         "unlabelled_fraction": 0.0,
     },
-    "anchor": {"steps": 1500, "checkpoint_every": 500, "cache_latents": False},
-    "whole": {"steps": 3000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99},
-    "part": {"steps": 3500, "checkpoint_every": 500, "optimizer__ema_decay": 0.99},
+    "anchor": {"steps": 4000, "batch_size": 8, "checkpoint_every": 1000, "model__width": 512, "model__num_layers": 4},
+    "whole": {"steps": 3000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, "coupling": "assignment"},
+    "part": {"steps": 3500, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, "coupling": "assignment"},
 }
 GRID = 96
 """Cells along an axis at which the VAE's reconstructions are measured."""
 NUM_OBJECTS = 8
+NUM_DRAWS = 16
+"""Batches over which D_pos' error is averaged."""
 GENERATED_WELL = 6
 """Of the eight."""
 
@@ -103,9 +105,36 @@ class Overfit(Demo):
             Bar("VAE: F-score at .05 of the reconstruction", mean["f@.05"], 0.97),
             Bar("D_seg: mIoU from one click", mean["click"], 0.90),
             Bar("D_seg: mIoU without clicks", mean["automatic"], 0.90),
-            Bar("D_pos: distance to the true anchor", mean["distance"], 0.03, at_least=False),
+            Bar(f"D_pos: distance to anchors learnt (others: {mean['distance']:.3f})", self._distance(), 0.03, at_least=False),
             *self._generated(),
         ]
+
+    def _distance(self) -> float:
+        """Returns D_pos' error on the latents that it learnt by heart, with fresh noise of the posterior.
+
+        It and the models after it learn one draw of surface points, so one latent set, an object.
+        """
+        import torch
+
+        from jobs.runs import read_run
+        from jobs.training.batches import BatchSource, make_draw
+        from jobs.training.config import AnchorTrainConfig
+        from jobs.training.frozen import FrozenEncoder
+        from jobs.training.loop import Place, generator
+        from jobs.training.objectives import AnchorObjective, make_objective
+        from jobs.training.state import find_checkpoint
+
+        place = Place(torch.device("cpu"))
+        config = AnchorTrainConfig.parse(read_run(self.models / "anchor").config)
+        parents = {"vae": find_checkpoint(self.models / "vae")}
+        objective = make_objective(config, parents, None, place, find_checkpoint(self.models / "anchor"))
+        assert isinstance(objective, AnchorObjective)
+        assert isinstance(objective.encoder, FrozenEncoder)
+        source = BatchSource(str(self.shards), config, make_draw(config, objective.encoder.vae.config, None), place)
+        batches = zip(range(NUM_DRAWS), source.train(0), strict=False)
+        with torch.no_grad():
+            losses = [objective.losses(batch, generator(place, config.seed, "overfit", number)) for number, batch in batches]
+        return float(np.mean([float(loss["distance"]) for loss in losses]))
 
     def _samples(self) -> "Iterator[Sample]":
         from unipart.data.shards import ShardIndex

@@ -128,6 +128,8 @@ class WholeTrainConfig(TrainConfig):
     image_encoder: ImageEncoderConfig
     time_sampling: TimeSampling = "logit_normal"
     time_shift: float = 1.0
+    coupling: Literal["independent", "assignment"] = "independent"
+    """Which noise goes with which latent of a set: any, as in the paper, or the one that a linear assignment finds nearest."""
     drop: float = 0.1
     """Probability that a sample is trained without its conditions."""
     balance_weight: float = 0.01
@@ -147,6 +149,7 @@ class PartTrainConfig(TrainConfig):
     model: PartDiTConfig
     time_sampling: TimeSampling = "logit_normal"
     time_shift: float = 1.0
+    coupling: Literal["independent", "assignment"] = "independent"
     drop: float = 0.1
     balance_weight: float = 0.01
     recompute: bool = False

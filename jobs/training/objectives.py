@@ -30,7 +30,7 @@ from unipart.models.warm_start import warm_start
 from unipart.models.whole_dit import WholeDiT
 from unipart.rng import derive_seed
 from unipart.sampling.guidance import draw_dropped
-from unipart.sampling.path import interpolate, true_velocity
+from unipart.sampling.path import assign_noise, interpolate, true_velocity
 from unipart.sampling.schedule import sample_times
 
 
@@ -275,6 +275,8 @@ def jitter_masks(masks: Bool[Tensor, "B L"], anchors: Float[Tensor, "B L 3"], sh
 def _noise_and_times(z0: Tensor, config: WholeTrainConfig | PartTrainConfig, draw: Generator) -> tuple[Tensor, Tensor]:
     """Draws the noise and one time a sample, the same for both spaces of a part."""
     noise = torch.randn(z0.shape, generator=draw, device=z0.device)
+    if config.coupling == "assignment":
+        noise = assign_noise(noise, z0)
     return noise, sample_times(len(z0), draw, config.time_sampling, config.time_shift)
 
 

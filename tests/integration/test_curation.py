@@ -27,7 +27,7 @@ from unipart.geometry import procedural
 SOURCE = "procedural:count=6,seed=1"
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 
 def small_config() -> CurationConfig:

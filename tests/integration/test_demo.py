@@ -12,7 +12,7 @@ from unipart.data.bundle import list_bundles, read_bundle
 from unipart.metrics.table import read_scores
 
 # One group: the demo is run once, not once per test process.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

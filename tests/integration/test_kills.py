@@ -73,7 +73,7 @@ ray.shutdown()  # before its nodes, or the driver complains that they are gone
 cluster.shutdown()
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

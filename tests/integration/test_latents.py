@@ -29,7 +29,7 @@ CPU = Place(torch.device("cpu"))
 CI = tier("ci")
 DRAWS = 2
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

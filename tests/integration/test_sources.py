@@ -25,8 +25,6 @@ from unipart.errors import EnvironmentProblem, Reject, UserError
 from unipart.geometry import procedural
 from unipart.geometry.load import LoadLimits
 
-pytestmark = [pytest.mark.xdist_group("ray")]
-
 GLB = {kind: procedural.build_glb(kind, 1) for kind in ("chair", "table", "mug", "lamp")}
 TRIANGLE = b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
 

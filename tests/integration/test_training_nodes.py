@@ -134,7 +134,6 @@ def straight(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("what", ["gone", "spare"])
 def test_a_training_survives_the_death_of_a_node(dataset: Path, tmp_path: Path, straight: dict[str, list[float]], what: str, start):
     folder = tmp_path / "vae"
@@ -148,7 +147,6 @@ def test_a_training_survives_the_death_of_a_node(dataset: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_workers_for_which_there_is_no_room_are_refused_with_the_reason(dataset: Path, tmp_path: Path, start):
     folder = tmp_path / "vae"
     said = _finish(start(CLUSTER, "kept", "4", json.dumps(asdict(_job(dataset, folder)))))
@@ -188,7 +186,6 @@ def test_a_driver_killed_at_random_moments_leaves_the_curve_bit_for_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_workers_and_a_driver_on_ray_killed_at_random_moments_leave_the_curve_bit_for_bit(dataset: Path, tmp_path: Path, start):
     rng = derive(0, "kills on ray")
     whole, killed = tmp_path / "whole" / "vae", tmp_path / "killed" / "vae"

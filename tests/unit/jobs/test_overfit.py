@@ -26,7 +26,7 @@ def test_the_changes_are_fields_of_the_recipes():
 
 
 def test_a_corpus_without_the_objects_is_an_error_and_no_corpus_is_none(tmp_path):
-    with pytest.raises(UserError, match=r"armchair_pillows\.gltf does not exist"):
+    with pytest.raises(UserError, match=r"mushrooms\.stl does not exist"):
         plan_overfit(tmp_path, fast=False)
     plan = plan_overfit(None, fast=False)
     assert plan.split == "train"

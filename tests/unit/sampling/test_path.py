@@ -1,6 +1,9 @@
+from itertools import permutations, product
+
+import pytest
 import torch
 
-from unipart.sampling.path import data_from_velocity, interpolate, true_velocity
+from unipart.sampling.path import assign_noise, data_from_velocity, interpolate, true_velocity
 
 
 def draw() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -38,3 +41,17 @@ def test_more_axes_share_the_time_of_their_sample():
     z0, noise, t = draw()
     stacked = interpolate(torch.stack([z0, z0], 1), torch.stack([noise, noise], 1), t)
     torch.testing.assert_close(stacked[:, 1], interpolate(z0, noise, t))
+
+
+def test_assigned_noise_is_the_same_noise_in_the_nearest_order():
+    draw = torch.Generator().manual_seed(0)
+    z0, noise = (torch.randn(3, 2, 6, 4, generator=draw) for _ in range(2))
+    assigned = assign_noise(noise, z0)
+    assert assigned.shape == noise.shape
+    for row, space in product(range(3), range(2)):
+        ours, theirs = assigned[row, space], noise[row, space]
+        order = torch.cdist(ours, theirs).argmin(1)
+        assert sorted(order.tolist()) == list(range(6))
+        assert torch.equal(ours, theirs[order])
+        best = min((theirs[list(other)] - z0[row, space]).square().sum() for other in permutations(range(6)))
+        assert float((ours - z0[row, space]).square().sum()) == pytest.approx(float(best))
