@@ -43,9 +43,9 @@ CHANGES: dict[str, dict[str, Any]] = {
         "part_fraction": 0.5,
         "unlabelled_fraction": 0.0,
     },
-    "anchor": {"steps": 4000, "batch_size": 8, "checkpoint_every": 1000, "model__width": 512, "model__num_layers": 4},
-    "whole": {"steps": 3000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, "coupling": "assignment"},
-    "part": {"steps": 3500, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, "coupling": "assignment"},
+    "anchor": {"steps": 8000, "batch_size": 8, "checkpoint_every": 2000, "model__width": 512, "model__num_layers": 4},
+    "whole": {"steps": 3000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99},
+    "part": {"steps": 3500, "checkpoint_every": 500, "optimizer__ema_decay": 0.99},
 }
 GRID = 96
 """Cells along an axis at which the VAE's reconstructions are measured."""

@@ -30,9 +30,8 @@ def dataset(tmp_path, small_config):
         split = split_of(asset_id, small_config.pack.val_fraction, small_config.pack.test_fraction)
         asset = {"asset_id": asset_id, "source": "s", "uri": f"{number}.glb", "sha256": sha256, "licence": "MIT", "split": split}
         catalog.append({**asset, "location": "", "bytes": 1})
-        rows.append(
-            {**asset, "state": "kept", "stage": "encode", "quality": "{}", "artefact_sha256": hashlib.sha256(data).hexdigest()}
-        )
+        artefact = {"artefact_sha256": hashlib.sha256(data).hexdigest(), "artefact_bytes": len(data)}
+        rows.append({**asset, "state": "kept", "stage": "encode", "quality": "{}", **artefact})
     ledger.write_table(f"{out}/{CATALOG}", catalog, CATALOG_COLUMNS)
     (tmp_path / CONFIG).write_bytes(pack_json(small_config.model_dump(mode="json")))
     ledger.commit(out, plan.digest, 1, rows)
