@@ -12,7 +12,7 @@ help:            ## show the targets
 demo: env        ## meshes -> shards -> four models -> objects made of parts -> scores -> report.html
 	$(BIN)/unipart demo
 
-overfit: env     ## prove that the models learn: eight objects by heart, every bar printed (up to an hour)
+overfit: env     ## do the models learn? eight objects by heart, every bar printed (about an hour)
 	$(BIN)/python -m jobs.overfit $(if $(wildcard $(CORPUS)/dev),--corpus $(CORPUS))
 
 test: env        ## unit, contract and integration tests
