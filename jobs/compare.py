@@ -12,7 +12,7 @@ from PIL import Image
 from jobs.evaluate import headline, print_table
 from jobs.list_runs import describe_run
 from jobs.options import Parser
-from jobs.runs import CONFIG, RunRecord, find_runs, latest_checkpoint, mlflow_link, read_link
+from jobs.runs import CONFIG, OBJECTS, VALIDATION, RunRecord, find_runs, latest_checkpoint, mlflow_link, read_link
 from unipart.data.shards import read_manifest
 from unipart.errors import UserError
 from unipart.metrics.table import read_scores
@@ -71,7 +71,7 @@ def run_settings(run: RunRecord) -> dict[str, Any]:
 
 def read_pictures(run: Path) -> tuple[int, dict[tuple[str, str], Any], dict[str, dict[str, float]]]:
     """Returns the step of a run's last complete validation, its pictures by (object, panel), and its figures by object."""
-    complete = sorted(run.glob("validation/step_*/objects.json"))
+    complete = sorted(run.glob(f"{VALIDATION}/step_*/{OBJECTS}"))
     if not complete:
         return 0, {}, {}
     document, pictures = json.loads(complete[-1].read_text()), {}

@@ -18,10 +18,10 @@ from typing import Any
 
 import unipart
 from jobs.options import Parser
+from jobs.runs import KINDS
 from unipart.config import digest_json
 from unipart.errors import EnvironmentProblem, UserError
 
-KINDS = ("vae", "anchor", "whole", "part")
 NUM_STEPS = 9
 KINDS_OF_OBJECTS = "chair+sofa+car+rocket+mushroom+cake+house+snowman"
 """Eight kinds, so that models this small see enough of each to generate one they have not seen."""

@@ -7,9 +7,14 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from unipart import storage
 from unipart.errors import UserError
+
+Kind = Literal["vae", "anchor", "whole", "part"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""The four models, in the order in which they are trained."""
 
 HISTORY = "history.jsonl"
 SETTINGS = "train.json"
@@ -20,6 +25,8 @@ DIGESTS = "digests.json"
 STATE = "state.json"
 LINK = "mlflow.json"
 BEST = "best"
+VALIDATION = "validation"
+OBJECTS = "objects.json"
 SILENCE = 60.0
 """Seconds without a sign of life after which a run counts as interrupted; it gives one every 10."""
 
@@ -112,13 +119,10 @@ def read_history(run: Path) -> list[dict[str, float]]:
 
 def write_state(run: Path, state: str, reason: str = "") -> None:
     """Notes that a run is running (a sign of life), finished, interrupted or failed."""
-    run.mkdir(parents=True, exist_ok=True)
     now = time.time()
     document = {"state": state, "started": read_state(run).started or now, "seen": now, "reason": reason}
-    fresh = run / f".{STATE}"
     try:
-        fresh.write_text(json.dumps(document) + "\n")
-        fresh.replace(run / STATE)
+        storage.write_bytes(run / STATE, (json.dumps(document) + "\n").encode())
     except OSError as error:
         log.warning("%s cannot be written: %s", run / STATE, error)
 
@@ -219,7 +223,7 @@ def read_run(folder: str | Path) -> RunRecord:
         changed=settings["changed"],
         data=settings["data"],
         rows=read_history(folder),
-        digest=json.loads((newest / "config.json").read_text())["digest"] if newest else "",
+        digest=json.loads((newest / CONFIG).read_text())["digest"] if newest else "",
         parameters=count_parameters(newest / WEIGHTS) if newest else 0,
         run_id=read_link(folder).get("run_id", ""),
     )
@@ -247,7 +251,7 @@ def find_runs(folder: str | Path) -> list[RunRecord]:
     folder = Path(folder)
     if (folder / SETTINGS).is_file():
         return [read_run(folder)]
-    order = {"vae": 0, "anchor": 1, "whole": 2, "part": 3}
+    order = {kind: place for place, kind in enumerate(KINDS)}
     runs = [read_run(path.parent) for path in sorted(folder.glob(f"*/{SETTINGS}"))]
     return sorted(runs, key=lambda run: order.get(run.kind, 9))
 

@@ -221,6 +221,11 @@ def delete(url: str | Path) -> None:
         _client().delete_object(Bucket=bucket, Key=key)
 
 
+def forget_client() -> None:
+    """Drops the S3 client, for a child that has inherited its parent's: answers on shared connections would mix."""
+    _client.cache_clear()
+
+
 def warm_up() -> None:
     """Makes the S3 client, for a process that forks: else every child spends some 0.3 CPU seconds on one of its own.
 

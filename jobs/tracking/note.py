@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from jobs.runs import LINK, read_link
+from unipart import storage
 
 
 @dataclass
@@ -34,10 +35,7 @@ class Note:
 
     def write(self, run: Path) -> None:
         """Replaces the note beside a run."""
-        run.mkdir(parents=True, exist_ok=True)
-        fresh = run / f".{LINK}"
-        fresh.write_text(json.dumps(asdict(self)) + "\n")
-        fresh.replace(run / LINK)
+        storage.write_bytes(run / LINK, (json.dumps(asdict(self)) + "\n").encode())
 
 
 def read_note(run: Path, uri: str) -> Note:

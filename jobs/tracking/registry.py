@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.runs import PROGRESS, WEIGHTS, best_checkpoint
+from jobs.runs import CONFIG, PROGRESS, WEIGHTS, best_checkpoint
 from jobs.tracking.store import OpenRun, Refused, Store
 
 LARGEST = 2 * 10**9
@@ -44,7 +44,7 @@ class Finished:
 
     def cards(self) -> list[Path]:
         """Returns the model card and the config of the last checkpoint."""
-        return [path for path in (self.newest / "README.md", self.newest / "config.json") if path.is_file()]
+        return [path for path in (self.newest / "README.md", self.newest / CONFIG) if path.is_file()]
 
 
 def register(store: Store, opened: OpenRun, model: Finished) -> None:
@@ -172,4 +172,4 @@ def _holder_is_better(store: Store, name: str, model: Finished, figure: float) -
 
 
 def _document(checkpoint: Path) -> dict[str, Any]:
-    return json.loads((checkpoint / "config.json").read_text())
+    return json.loads((checkpoint / CONFIG).read_text())

@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs.runs import HISTORY, LINK, SETTINGS, STATE, RunRecord, read_run
-from jobs.tracking.shipper import RESUMED, VALIDATION
+from jobs.runs import HISTORY, KINDS, LINK, OBJECTS, SETTINGS, STATE, VALIDATION, RunRecord, read_run
+from jobs.tracking.shipper import RESUMED
 from jobs.tracking.store import EXPERIMENT, Refused, Store, Unreachable, metric_name
 from unipart.errors import EnvironmentProblem, UserError
 
-KINDS = ("vae", "anchor", "whole", "part")
 STATES = {"FINISHED": "finished", "KILLED": "interrupted", "FAILED": "failed"}
-OBJECTS = "objects.json"
 PAGE = 500
 
 

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.runs import HISTORY, SETTINGS
+from jobs.runs import HISTORY, SETTINGS, VALIDATION
 from jobs.tracking.note import Note, read_note
 from jobs.tracking.registry import Finished, register
 from jobs.tracking.store import MANY, PATIENCE, OpenRun, Refused, Store, Unreachable, same_param
 from jobs.tracking.system import SYSTEM
 
-VALIDATION = "validation"
 RESUMED = "unipart.resumed."
 LONGEST_WAIT = 30.0
 MOST_FAILURES = 10

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from jobs.runs import KINDS as KINDS
+from jobs.runs import Kind
 from jobs.training.segmentation_rounds import SegmentationRoundsConfig
 from unipart.config import Config
 from unipart.models.anchor_decoder import AnchorDecoderConfig
@@ -12,9 +14,6 @@ from unipart.models.image_encoder import ImageEncoderConfig
 from unipart.models.part_dit import PartDiTConfig
 from unipart.models.whole_dit import WholeDiTConfig
 from unipart.sampling.schedule import TimeSampling
-
-Kind = Literal["vae", "anchor", "whole", "part"]
-KINDS: tuple[Kind, ...] = ("vae", "anchor", "whole", "part")
 
 
 class OptimizerConfig(Config):

@@ -127,9 +127,7 @@ def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
         folder.mkdir(parents=True, exist_ok=True)
         document = {"kind": job.kind, "data": job.data, "parents": job.parents, "init": job.init}
         document |= {"changed": job.changed, "micro_batches": micro_batches, "config": job.config}
-        fresh = folder / f".{SETTINGS}"
-        fresh.write_text(json.dumps(document, indent=2) + "\n")
-        fresh.replace(folder / SETTINGS)
+        storage.write_bytes(folder / SETTINGS, (json.dumps(document, indent=2) + "\n").encode())
     objective = make_objective(config, parents, job.image_weights, place, Path(job.init) if job.init else None)
     draw = make_draw(config, _vae_config(parents), _image_size(config, parents))
     source = BatchSource(job.data, config.replace(accumulate=micro_batches // world), draw, place)

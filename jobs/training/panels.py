@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
+from unipart import storage
 from unipart.geometry.explode import explode
 from unipart.geometry.mesh import Mesh, concatenate
 from unipart.geometry.render import on_background, palette, render_figure
@@ -108,6 +109,5 @@ def resized(pixels: Picture) -> Picture:
 
 def write_picture(path: Path, pixels: Picture) -> None:
     """Writes a PNG that appears as a whole or not at all."""
-    partial = path.with_name(f".{path.name}")
-    Image.fromarray(pixels).save(partial, "PNG")
-    partial.replace(path)
+    with storage.open_writer(path) as file:
+        Image.fromarray(pixels).save(file, "PNG")

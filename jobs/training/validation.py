@@ -10,16 +10,15 @@ from typing import Any
 
 from torch import distributed
 
+from jobs.runs import OBJECTS, VALIDATION
 from jobs.training.config import AnyTrainConfig
 from jobs.training.loop import Place
 from jobs.training.objectives import AnchorObjective, Objective, VaeObjective, WholeObjective
 from jobs.training.panels import write_picture
 from jobs.training.scorers import AnchorScorer, PartScorer, Scorer, VaeScorer, WholeScorer, mean_figures
 from jobs.training.shapes import Context
+from unipart import storage
 from unipart.data.shards import ShardIndex
-
-FOLDER = "validation"
-OBJECTS = "objects.json"
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +45,15 @@ class Validation:
 
     def __call__(self, step: int) -> dict[str, float]:
         """Scores the objects, writes pictures and figures, and returns the means over the objects as ``val/name``."""
-        folder = self.run / FOLDER / f"step_{step:08d}"
+        folder = self.run / VALIDATION / f"step_{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         place, mine = self.place, {}
         for number in self.numbers[place.rank :: place.world]:
             mine[self.index.sample_id(number)] = self._score(number, folder)
         objects = _of_all(mine, place.world)
         if place.rank == 0:
-            _write_json(folder / OBJECTS, {"step": step, "split": self.split, "objects": objects})
+            document = {"step": step, "split": self.split, "objects": objects}
+            storage.write_bytes(folder / OBJECTS, (json.dumps(document, indent=1) + "\n").encode())
         return {f"val/{name}": value for name, value in mean_figures([one["figures"] for one in objects.values()]).items()}
 
     def _score(self, number: int, folder: Path) -> dict[str, Any]:
@@ -99,9 +99,3 @@ def _of_all(mine: dict[str, Any], world: int) -> dict[str, Any]:
         shares = [None] * world
         distributed.all_gather_object(shares, mine)
     return dict(sorted((name, one) for share in shares for name, one in share.items()))
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(document, indent=1) + "\n")
-    partial.replace(path)

@@ -237,8 +237,8 @@ def collate(items: Sequence[dict[str, Any]]) -> Batch:
 
 
 def _own_connections(worker: int) -> None:
-    """Drops the object-storage client that a loader process has inherited: answers on shared connections would mix."""
-    storage._client.cache_clear()
+    """Prepares a loader process."""
+    storage.forget_client()
 
 
 class Loader:

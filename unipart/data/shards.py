@@ -229,7 +229,7 @@ def write_shard(
         samples: ids and results of `tar_bytes`.
         content: digest of what it holds, for `find_shard`.
     """
-    name = f"shards/{split}-{number:06d}.tar"
+    name = shard_name(split, number)
     ids: list[str] = []
     offsets = [0]
     storage.delete(storage.join(dataset, index_name(name)))  # while the tar is written nothing vouches for it
@@ -248,7 +248,7 @@ def write_shard(
 
 def find_shard(dataset: str | Path, split: str, number: int, content: str) -> ShardRecord | None:
     """Returns a shard that an earlier, unfinished packing left, if it holds just this content."""
-    name = f"shards/{split}-{number:06d}.tar"
+    name = shard_name(split, number)
     tar, index = storage.join(dataset, name), storage.join(dataset, index_name(name))
     if not (storage.exists(tar) and storage.exists(index)):
         return None
@@ -257,6 +257,11 @@ def find_shard(dataset: str | Path, split: str, number: int, content: str) -> Sh
     if table.get("content") != content or storage.size(tar) != size:
         return None
     return ShardRecord(name, split, table["sha256"], size, len(table["sample_ids"]))
+
+
+def shard_name(split: str, number: int) -> str:
+    """Returns the path of a shard below the dataset."""
+    return f"shards/{split}-{number:06d}.tar"
 
 
 def index_name(shard: str) -> str:
