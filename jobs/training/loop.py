@@ -74,6 +74,10 @@ class Place:
     rank: int = 0
     world: int = 1
 
+    def follows(self, config: TrainConfig) -> bool:
+        """Whether this worker builds no weights of its own: those of a sharded run come from rank 0 (`Parallel`)."""
+        return config.parallel == "fsdp" and self.rank > 0
+
 
 @dataclass(frozen=True)
 class Run:

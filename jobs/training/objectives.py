@@ -4,16 +4,16 @@ Each owns the module that is trained and the frozen ones it builds on; none know
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
-from jobs.training.config import AnchorTrainConfig, AnyTrainConfig, PartTrainConfig, VaeTrainConfig, WholeTrainConfig
+from jobs.training.config import AnchorTrainConfig, AnyTrainConfig, PartTrainConfig, TrainConfig, VaeTrainConfig, WholeTrainConfig
 from jobs.training.frozen import StoredEncoder, image_tokens, load_frozen, make_encoder, seeded
 from jobs.training.loop import Batch, Place
 from jobs.training.segmentation_rounds import segmentation_rounds
@@ -33,13 +33,15 @@ from unipart.sampling.guidance import draw_dropped
 from unipart.sampling.path import assign_noise, interpolate, true_velocity
 from unipart.sampling.schedule import sample_times
 
+M = TypeVar("M", bound=nn.Module)
+
 
 class VaeObjective:
     """Eq. 1: L_recon + weight * L_seg + lambda_kl * L_kl."""
 
     def __init__(self, config: VaeTrainConfig, place: Place) -> None:
         self.config = config
-        self.trained = self.vae = seeded(lambda: GeomSegVAE(config.model), config.seed).to(place.device)
+        self.trained = self.vae = drawn(lambda: GeomSegVAE(config.model), config, place)
         with torch.no_grad():
             self.vae.encoder.to_posterior.bias[config.model.latent_width :] += 2 * math.log(config.initial_std)
 
@@ -85,7 +87,7 @@ class AnchorObjective:
     def __init__(self, config: AnchorTrainConfig, parents: dict[str, Path], place: Place) -> None:
         self.config = config
         self.encoder = make_encoder(config, parents["vae"], place)
-        self.trained = self.decoder = seeded(lambda: AnchorDecoder(config.model), config.seed).to(place.device)
+        self.trained = self.decoder = drawn(lambda: AnchorDecoder(config.model), config, place)
 
     def losses(self, batch: Batch, draw: Generator) -> dict[str, Tensor]:
         """Returns loss and the mean distance to the true anchor."""
@@ -118,7 +120,7 @@ class WholeObjective:
     ) -> None:
         self.config = config
         self.encoder = make_encoder(config, parents["vae"], place)
-        self.dit = seeded(lambda: WholeDiT(config.model), config.seed)
+        self.dit = drawn(lambda: WholeDiT(config.model), config, place)
         self.dit.stack.recompute = config.recompute
         if init is not None and image_weights is None and (init / IMAGE_ENCODER).is_dir():
             encoder = load_image_encoder(init)
@@ -130,7 +132,7 @@ class WholeObjective:
             trained[IMAGE_ENCODER] = self.image_encoder
         elif isinstance(self.encoder, StoredEncoder):
             self.encoder.check_images(self.image_encoder)
-        self.trained = nn.ModuleDict(trained).to(place.device)
+        self.trained = nn.ModuleDict(trained)
 
     def losses(self, batch: Batch, draw: Generator) -> dict[str, Tensor]:
         """Returns loss, flow and, with experts, balance."""
@@ -160,9 +162,9 @@ class PartObjective:
         self.image_encoder = load_image_encoder(parents["whole"], image_weights).to(place.device).requires_grad_(False)
         if isinstance(self.encoder, StoredEncoder):
             self.encoder.check_images(self.image_encoder)
-        self.trained = self.dit = seeded(lambda: PartDiT(config.model), config.seed).to(place.device)
+        self.trained = self.dit = drawn(lambda: PartDiT(config.model), config, place)
         self.dit.stack.recompute = config.recompute
-        if config.init_from_whole:
+        if config.init_from_whole and not place.follows(config):
             self.dit.init_from_whole(load_frozen(parents["whole"], WholeDiT, place))
 
     def losses(self, batch: Batch, draw: Generator) -> dict[str, Tensor]:
@@ -237,9 +239,17 @@ def make_objective(
         objective, model = (made := WholeObjective(config, parents, image_weights, place, init)), made.dit
     else:
         objective, model = (made := PartObjective(config, parents, image_weights, place)), made.dit
-    if init is not None:
+    if init is not None and not place.follows(config):
         seeded(lambda: _started(model, init, place), config.seed)  # the part DiT draws what a whole model lacks
     return objective
+
+
+def drawn(make: Callable[[], M], config: TrainConfig, place: Place) -> M:
+    """Returns a model on the device, its weights drawn from the seed; where they will be dealt out, by the first worker alone."""
+    if place.follows(config):
+        with torch.device("meta"):
+            return make()
+    return seeded(make, config.seed).to(place.device)
 
 
 def _started(model: nn.Module, init: Path, place: Place) -> nn.Module:

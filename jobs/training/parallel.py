@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -63,7 +64,9 @@ class Parallel:
             for block in blocks(trained):
                 block.compile()
         if self.sharded:
+            weights = self.module.state_dict() if distributed.get_rank() == 0 else {}
             _shard(self.module, device, world, config.precision == "bf16" and device.type == "cuda")
+            _deal(self.module, weights, device)
         elif world > 1:
             # Which parameters a batch uses is the objective's business; the search costs a walk over the graph.
             self.module = DistributedDataParallel(
@@ -107,6 +110,16 @@ class Parallel:
             for member in members:
                 member.reshard()
                 member.set_reshard_after_forward(True, recurse=False)
+
+
+def _deal(module: nn.Module, weights: dict[str, Any], device: torch.device) -> None:
+    """Gives every worker its slices of rank 0's weights: a host that holds eight workers would else hold the model eight times."""
+    if not weights:
+        module.to_empty(device=device)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(module, weights, options=options)
+    for buffer in module.buffers():  # a state dict lacks the constants
+        distributed.broadcast(buffer, src=0)
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
