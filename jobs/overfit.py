@@ -168,55 +168,33 @@ def measure(vae: "GeomSegVAE", anchor: Callable[..., Any], sample: "Sample") -> 
         sample: with its mesh and surface points.
 
     Returns:
-        `iou64` and `f@.05` of the decoded mesh; `click`, mean over the parts of the IoU of the mask that D_seg trusts most, from
-        every latent of the part in turn; `automatic`, mean over the parts of the IoU with the part found without clicks; `distance`
-        of D_pos' anchors from the true ones.
+        `iou64` and `f@.05` of the decoded mesh; `click`, mean over the parts of the IoU of the mask that D_seg trusts most, after
+        one click; `automatic`, mean over the parts of the IoU with the part found without clicks; `distance` of D_pos' anchors
+        from the true ones.
     """
     import torch
 
-    from jobs.training.batches import draw_surface
-    from unipart.inference.decode import DecodeConfig, decode_mesh
+    from jobs.training.loop import Place
+    from jobs.training.segmentation_rounds import click_scores
+    from jobs.training.shapes import Context, Shapes
     from unipart.metrics.parts import segmentation_iou
-    from unipart.metrics.shape import MetricsConfig, compare, empty_metrics
-    from unipart.metrics.shape import measure as measure_mesh
-    from unipart.models.geom_seg_vae import label_values
-    from unipart.rng import derive, derive_seed
-    from unipart.segmentation.segment import SegmentConfig, segment_latents
+    from unipart.segmentation.segment import segment_latents
 
     assert sample.mesh is not None
-    surface = draw_surface(sample, vae.config.num_points, derive(0, "overfit", sample.sample_id))
-    draw = torch.Generator().manual_seed(derive_seed(0, "overfit", sample.sample_id))
-    points, normals = (torch.from_numpy(array.astype(np.float32))[None] for array in (surface.points, surface.normals))
-    labels = torch.from_numpy(surface.labels.astype(np.int64))[None]
+    assert vae.seg_decoder is not None
+    context = Context(0, GRID, Place(torch.device("cpu")))
+    shapes = Shapes(vae, context)
     with torch.no_grad():
-        values = label_values(labels, torch.tensor([sample.num_parts]), vae.config.label_encoding, None)
-        encoding = vae.encode(points, normals, values, draw)
-        z, token_labels = encoding.sample(draw), encoding.token_labels(labels)[0]
-        mesh = decode_mesh(vae, z[0], DecodeConfig(resolution=GRID, chunk=4096, coarsest=24))
-        assert vae.seg_decoder is not None
-        found = segment_latents(vae.seg_decoder, anchor, z[0], SegmentConfig(num_prompts=len(token_labels)))
-        click = _click_iou(vae.seg_decoder, z, token_labels)
-    config = MetricsConfig(num_points=20_000)
-    truth = measure_mesh(sample.mesh, config, 0)
-    shape = empty_metrics(config) if mesh is None else compare(measure_mesh(mesh, config, 1), truth, config)
+        truth = shapes.encode(sample)
+        shape = shapes.compare(shapes.decode(truth.z), sample.mesh, sample)
+        clicks = click_scores(vae.seg_decoder, truth.z, truth.token_labels, context.draw(sample, "clicks"))
+        found = segment_latents(vae.seg_decoder, anchor, truth.z, shapes.settings.segment)
     return {
         **{name: shape[name] for name in ("iou64", "f@.05")},
-        "click": click,
-        "automatic": segmentation_iou(found.labels.numpy(), token_labels.numpy())["miou_best"],
-        "distance": float((found.anchors - encoding.anchors[0]).norm(dim=-1).mean()),
+        "click": clicks["seg_miou_1"],
+        "automatic": segmentation_iou(found.labels.numpy(), truth.token_labels.numpy())["miou_best"],
+        "distance": float((found.anchors - truth.anchors).norm(dim=-1).mean()),
     }
-
-
-def _click_iou(seg_decoder: Any, z: Any, token_labels: Any) -> float:
-    import torch
-
-    targets = token_labels[:, None] == token_labels
-    clicks = torch.arange(len(token_labels))[None, :, None]
-    answer = seg_decoder(seg_decoder.trunk(z), clicks, torch.ones_like(clicks))
-    trusted = 1 + answer.iou[0, :, 1:].argmax(-1)
-    masks = answer.logits[0, torch.arange(len(trusted)), trusted] > 0
-    iou = (masks & targets).sum(-1) / (masks | targets).sum(-1)
-    return float(np.mean([float(iou[token_labels == part].mean()) for part in token_labels.unique()]))
 
 
 def _mean(rows: Sequence[dict[str, float]], name: str) -> float:

@@ -20,11 +20,11 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    storage._client.cache_clear()
+    storage.forget_client()
     with moto.mock_aws():
         storage._client().create_bucket(Bucket="bucket")
         yield "s3://bucket"
-    storage._client.cache_clear()
+    storage.forget_client()
 
 
 @pytest.fixture(scope="session")

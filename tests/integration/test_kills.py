@@ -199,7 +199,7 @@ def bucket(monkeypatch):
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    storage._client.cache_clear()
+    storage.forget_client()
     end = time.monotonic() + 60
     while time.monotonic() < end:
         with socket.socket() as probe:
@@ -208,7 +208,7 @@ def bucket(monkeypatch):
         time.sleep(0.1)
     storage._client().create_bucket(Bucket="bucket")
     yield environment
-    storage._client.cache_clear()
+    storage.forget_client()
     server.kill()
     server.wait()
 

@@ -82,10 +82,10 @@ def bucket():
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             environment.setenv(name, "test")
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        storage._client.cache_clear()
+        storage.forget_client()
         storage._client().create_bucket(Bucket="assets")
         yield "s3://assets"
-    storage._client.cache_clear()
+    storage.forget_client()
     server.stop()
 
 
