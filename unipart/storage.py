@@ -6,10 +6,12 @@ from the environment as boto3 reads them (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY
 
 import hashlib
 import io
+import logging
 import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
@@ -21,7 +23,12 @@ from unipart.errors import EnvironmentProblem, UserError
 S3_SCHEME = "s3://"
 MAX_S3_CONNECTIONS = 16
 """How many threads of a process may read at once."""
+_PIECE = 2**20
+_WAITS = (0.5, 2.0, 8.0)
+"""Seconds before a broken download is taken up again."""
 _client_lock = threading.Lock()
+
+log = logging.getLogger(__name__)
 
 
 def is_s3(url: str | Path) -> bool:
@@ -114,9 +121,8 @@ def open_stream(url: str | Path) -> Iterator[BinaryIO]:
         with Path(url).open("rb") as file:
             yield file
         return
-    bucket, key = _split(url)
-    with _explained(url), closing(_client().get_object(Bucket=bucket, Key=key)["Body"]) as body:
-        yield body
+    with _explained(url), closing(_Download(*_split(url))) as file:
+        yield file  # type: ignore[misc]
 
 
 @contextmanager
@@ -146,10 +152,8 @@ def open_range(url: str | Path, offset: int, length: int) -> tuple[BinaryIO, int
     """
     if not is_s3(url):
         return Path(url).open("rb"), offset
-    bucket, key = _split(url)
-    with _explained(url):
-        answer = _client().get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-{offset + length - 1}")
-        return io.BytesIO(answer["Body"].read()), 0
+    with _explained(url), closing(_Download(*_split(url), offset, offset + length)) as file:
+        return io.BytesIO(file.read()), 0
 
 
 def write_bytes(url: str | Path, data: bytes) -> None:
@@ -178,6 +182,60 @@ def open_writer(url: str | Path) -> Iterator[BinaryIO]:
             temporary.replace(url)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _Download(io.RawIOBase):
+    """The bytes of an object, or a range of them, read once; where the connection breaks, it goes on with another.
+
+    boto3 repeats requests that are not answered, but leaves an answer that stops half-way to the caller.
+
+    Args:
+        bucket, key: the object.
+        begin, end: bytes begin..end-1; None for all that follow.
+    """
+
+    def __init__(self, bucket: str, key: str, begin: int = 0, end: int | None = None) -> None:
+        self._object = {"Bucket": bucket, "Key": key}
+        self._position, self._end = begin, end
+        self._body = self._open()
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Reads up to so many bytes, or all; none at the end."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(_PIECE), b""))
+        if self._position == self._end:
+            return b""
+        for wait in _WAITS:
+            try:
+                return self._take(size)
+            except _broken() as error:
+                log.warning("%s broke off at byte %d: %s", self._object["Key"], self._position, error)
+                self._body.close()
+                time.sleep(wait)
+                self._body = self._open()
+        return self._take(size)
+
+    def close(self) -> None:
+        """Gives the connection back."""
+        self._body.close()
+        super().close()
+
+    def _take(self, size: int) -> bytes:
+        data = self._body.read(size)
+        self._position += len(data)
+        return data
+
+    def _open(self) -> Any:
+        last = "" if self._end is None else self._end - 1
+        part = {"Range": f"bytes={self._position}-{last}"} if self._position or self._end is not None else {}
+        answer = _client().get_object(**self._object, **part)
+        self._object["IfMatch"] = answer["ETag"]
+        self._end = self._position + answer["ContentLength"]
+        return answer["Body"]
 
 
 class Digesting(io.RawIOBase):
@@ -259,6 +317,13 @@ def _client() -> Any:
         raise EnvironmentProblem("s3:// addresses need boto3", "pip install boto3") from None
     with _client_lock:  # a client serves many threads; making two at the same time is not safe
         return boto3.client("s3", config=Config(max_pool_connections=MAX_S3_CONNECTIONS))
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What reading an answer raises when its connection breaks."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    return HTTPClientError, IncompleteReadError
 
 
 @contextmanager

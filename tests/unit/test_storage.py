@@ -1,3 +1,6 @@
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -99,3 +102,81 @@ def test_set_up_problems_are_named(root):
             storage.resolve(storage.join(root, "x"))
         assert Path(storage.resolve(root)).is_absolute()
         assert Path(storage.join(root, "x")).stat().st_mode & 0o777 == 0o644
+
+
+OBJECT = bytes(range(256)) * 12_000
+
+
+class Breaking(BaseHTTPRequestHandler):
+    """One object, of which an answer gives no more than the server's `room` bytes before it hangs up."""
+
+    def do_GET(self):
+        tag = f'"{self.server.tag}"'  # type: ignore[attr-defined]
+        first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        data = OBJECT[int(first) : int(last) + 1 if last else None]
+        self.server.asked.append((int(first), len(data)))  # type: ignore[attr-defined]
+        if self.headers.get("If-Match", tag) != tag:
+            self.send_error(412)
+            return
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("ETag", tag)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: self.server.room])  # type: ignore[attr-defined]
+        self.server.tag = self.server.next_tag  # type: ignore[attr-defined]
+        self.close_connection = True
+
+    def log_message(self, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
+        pass
+
+
+Serve = Callable[..., ThreadingHTTPServer]
+
+
+@pytest.fixture
+def serve(monkeypatch) -> Iterator[Serve]:
+    pytest.importorskip("boto3")
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(room: int, next_tag: str = "first") -> ThreadingHTTPServer:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Breaking)
+        vars(server).update(room=room, tag="first", next_tag=next_tag, asked=[])
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        storage.forget_client()
+        return server
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(storage, "_WAITS", (0.0, 0.0))
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+    storage.forget_client()
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_broke(serve: Serve):
+    server = serve(room=len(OBJECT) // 2)
+    assert storage.read_bytes("s3://bucket/object") == OBJECT
+    assert [first for first, _ in vars(server)["asked"]] == [0, len(OBJECT) // 2]
+    vars(server)["asked"].clear()
+    file, begin = storage.open_range("s3://bucket/object", 1000, 2_000_000)
+    file.seek(begin)
+    assert file.read() == OBJECT[1000:2_001_000]
+    assert vars(server)["asked"] == [(1000, 2_000_000), (1000 + len(OBJECT) // 2, 2_000_000 - len(OBJECT) // 2)]
+
+
+def test_a_connection_that_gives_nothing_is_given_up_and_named(serve: Serve):
+    server = serve(room=0)
+    with pytest.raises(EnvironmentProblem, match="s3://bucket/object"):
+        storage.read_bytes("s3://bucket/object")
+    assert len(vars(server)["asked"]) == 3
+
+
+def test_a_download_does_not_go_on_with_another_object(serve: Serve):
+    serve(room=len(OBJECT) // 2, next_tag="second")
+    with pytest.raises(EnvironmentProblem, match="s3://bucket/object"):
+        storage.read_bytes("s3://bucket/object")
