@@ -111,6 +111,12 @@ class LatentIndex:
         shards = self.data.shard_numbers()
         return np.array([shards[self.data.number_of(sample_id)] for sample_id in self.latents.sample_ids], np.int64)
 
+    def fetch(self, number: int) -> None:
+        """Brings the shards of a sample into the cache, if there is a cache."""
+        self.latents.fetch(number)
+        if self.data is not None:
+            self.data.fetch(self.data.number_of(self.latents.sample_id(number)))
+
     def num_views(self, number: int) -> int:
         """Returns how many condition views a sample has."""
         return int(self._meta(number)["num_views"])

@@ -11,7 +11,11 @@ then reads every shard once an epoch, and keeps a few. (An order that gives each
 would change with the number of machines.)
 """
 
+import math
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -241,11 +245,56 @@ def _own_connections(worker: int) -> None:
     storage.forget_client()
 
 
-class Loader:
-    """Iterates batches and knows, at any moment, the cursor from which to continue."""
+class _Ahead(threading.Thread):
+    """Fetches the shards of the batches to come, so that nobody waits for them.
 
-    def __init__(self, dataset: SampleDataset, order: GlobalOrder, num_workers: int = 0, pin_memory: bool = False) -> None:
-        self.dataset, self.order = dataset, order
+    Args:
+        index: what is read.
+        draws: of the batches, from the next one on.
+        batches: how many of them it may be ahead.
+    """
+
+    def __init__(self, index: ShardIndex | LatentIndex, draws: Iterator[list[Draw]], batches: int) -> None:
+        super().__init__(daemon=True, name="shards ahead")
+        self._index, self._draws, self._room, self._stopped = index, draws, threading.Semaphore(batches), False
+        storage.warm_up()  # a loader process that is forked while a thread makes the client could never make one
+        self.start()
+
+    def run(self) -> None:
+        """Fetches until it is stopped, or the stream ends."""
+        for draws in self._draws:
+            self._room.acquire()
+            for draw in draws:
+                if self._stopped:
+                    return
+                with suppress(UserError):  # whoever reads the sample meets it too, and says so
+                    self._index.fetch(draw.index)
+
+    def step(self) -> None:
+        """Tells that a batch was handed out."""
+        self._room.release()
+
+    def stop(self) -> None:
+        """Lets the thread end once it has the shard that it is fetching."""
+        self._stopped = True
+        self._room.release()
+
+
+class Loader:
+    """Iterates batches and knows, at any moment, the cursor from which to continue.
+
+    Args:
+        dataset: samples by `Draw`.
+        order: which of them, and when.
+        num_workers: loader processes; 0 decodes in this one.
+        pin_memory: for copies to a GPU.
+        ahead: batches whose shards are fetched before their time; 0 where no shard is fetched.
+    """
+
+    def __init__(
+        self, dataset: SampleDataset, order: GlobalOrder, num_workers: int = 0, pin_memory: bool = False, ahead: int = 0
+    ) -> None:
+        self.dataset, self.order, self.ahead = dataset, order, ahead
         self._loader = DataLoader(
             dataset,
             batch_sampler=order,
@@ -258,9 +307,17 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields batches from the cursor on; the cursor moves when a batch is handed out."""
-        for batch in self._loader:
-            self.order.cursor += 1
-            yield batch
+        batches = iter(self._loader)
+        ahead = _Ahead(self.dataset.index, iter(copy(self.order)), self.ahead) if self.ahead else None
+        try:
+            for batch in batches:
+                self.order.cursor += 1
+                if ahead is not None:
+                    ahead.step()
+                yield batch
+        finally:
+            if ahead is not None:
+                ahead.stop()
         self.order.cursor = 0  # a bounded stream is at its end: the next pass is a new one
 
     def __len__(self) -> int:
@@ -344,13 +401,17 @@ def make_loader(
     permute = shuffled if chosen.shuffle else in_order
     if chosen.shuffle and chosen.window_shards:
         permute = ShardWindows(index.shard_numbers(), chosen.window_shards)
+    ahead = 0
     if chosen.cache is not None:
         parts = (index.latents, index.data) if isinstance(index, LatentIndex) else (index,)
-        _check_cache([part for part in parts if part is not None and part.cache is not None], chosen.cache, chosen)
+        cached = [part for part in parts if part is not None and part.cache is not None]
+        _check_cache(cached, chosen.cache, chosen)
+        # As long as a shard lasts, and as far as the loader processes are ahead themselves.
+        ahead = max((math.ceil(len(part) / len(part.shards) / batch_size) + 2 * chosen.num_workers for part in cached), default=0)
     order = GlobalOrder(len(index), batch_size, seed, chosen.rank, chosen.world_size, chosen.epochs, permute)
     order.cursor = chosen.cursor
     dataset = SampleDataset(index, groups, transform, seed, chosen.views_per_sample, chosen.cache_samples)
-    return Loader(dataset, order, chosen.num_workers, chosen.pin_memory)
+    return Loader(dataset, order, chosen.num_workers, chosen.pin_memory, ahead)
 
 
 def _check_cache(indices: Sequence[ShardIndex], cache: ShardCache, options: LoaderOptions) -> None:

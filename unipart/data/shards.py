@@ -351,15 +351,22 @@ class ShardIndex:
         """Reads members of a sample by name."""
         return self._members(number, lambda _: list(names))
 
+    def fetch(self, number: int) -> None:
+        """Brings the shard of a sample into the cache, if there is a cache."""
+        if self.cache is not None:
+            self._open(self.cache, self.shards[self._places[number].shard]).close()
+
+    def _open(self, cache: ShardCache, shard: ShardRecord) -> BinaryIO:
+        return cache.open(storage.join(self.dataset, shard.name), shard.sha256, shard.bytes)
+
     def _members(self, number: int, choose: Callable[[list[str]], list[str]]) -> dict[str, bytes]:
         place = self._places[number]
         length = place.end - place.begin
         shard = self.shards[place.shard]
-        address = storage.join(self.dataset, shard.name)
         if self.cache is None:
-            file, begin = storage.open_range(address, place.begin, length)
+            file, begin = storage.open_range(storage.join(self.dataset, shard.name), place.begin, length)
         else:
-            file, begin = self.cache.open(address, shard.sha256, shard.bytes), place.begin
+            file, begin = self._open(self.cache, shard), place.begin
         with file:
             return read_members(file, begin, begin + length, choose)
 

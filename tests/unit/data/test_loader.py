@@ -1,3 +1,5 @@
+import time
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +187,30 @@ def test_an_epoch_in_windows_fetches_each_shard_once_with_a_cache_of_two_windows
     with pytest.raises(UserError, match="lower --window_shards"):
         make_loader(remote, "train", 7, transform, cache=cache)
     assert take(make_loader(remote, "train", 7, transform, shuffle=False, epochs=1, cache=cache), 1)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_shard_of_the_next_batch_is_fetched_while_this_one_is_used(encoded, bucket, tmp_path, num_workers):
+    remote = write_dataset(f"{bucket}/dataset", encoded, 1)
+    cache = ShardCache(tmp_path / "cache", 10**9)
+
+    def held() -> set[str]:
+        return {path.stem for path in cache.folder.glob("*.tar")}
+
+    loader = make_loader(remote, "train", 1, transform, ("field",), window_shards=1, cache=cache, num_workers=num_workers)
+    index, ahead = loader.dataset.index, 1 + 2 * num_workers
+    assert isinstance(index, shards.ShardIndex)
+    coming = [index.shards[draw.index].sha256 for (draw,), _ in zip(copy(loader.order), range(2 + ahead), strict=False)]
+    batches = iter(loader)
+    next(batches)
+    deadline = time.monotonic() + 60
+    while not held() >= set(coming[: 1 + ahead]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert held() == set(coming[: 1 + ahead])
+    next(batches)
+    while coming[1 + ahead] not in held() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert held() == set(coming)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
