@@ -35,19 +35,19 @@ COUPLED: dict[str, Any] = {"coupling": "assignment", "time_shift": 0.1}
 """Assigned noise settles which object it will be near t = 1, so that is where the times must be."""
 CHANGES: dict[str, dict[str, Any]] = {
     "vae": {
-        "steps": 6000,
+        "steps": 9000,
         "checkpoint_every": 500,
         "optimizer__lr": 8e-4,
         "optimizer__ema_decay": 0.99,
         "segmentation_weight": 0.5,
-        "segmentation__num_prompts": 6,
-        "segmentation__num_corrections": 1,
-        "part_fraction": 0.5,
+        "segmentation__num_prompts": 4,
+        "segmentation__num_corrections": 0,
+        "part_fraction": 0.7,
         "unlabelled_fraction": 0.0,
     },
-    "anchor": {"steps": 8000, "batch_size": 8, "checkpoint_every": 2000, "model__width": 512, "model__num_layers": 4},
-    "whole": {"steps": 3000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, **COUPLED},
-    "part": {"steps": 3500, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, **COUPLED},
+    "anchor": {"steps": 12000, "batch_size": 8, "checkpoint_every": 2000, "model__width": 512, "model__num_layers": 4},
+    "whole": {"steps": 2400, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, **COUPLED},
+    "part": {"steps": 5000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, **COUPLED},
 }
 GRID = 96
 """Cells along an axis at which the VAE's reconstructions are measured."""

@@ -187,7 +187,7 @@ def _parser() -> Parser:
     parser.add_argument("--init", metavar="DIR", help="start from this checkpoint's weights, e.g. of `unipart weights import`")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     parser.add_argument("--workers", type=int, default=1, help="Ray Train workers; 0 trains in this process (default: 1)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads a worker (default: the cores, shared evenly)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads a worker (default: OMP_NUM_THREADS, or all cores)")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs a worker (default: 0)")
     parser.add_argument("--tracking", metavar="URI", help="MLflow URI or 'off' (default: sqlite beside the run)")
     parser.add_argument("--dry-run", action="store_true", help="say what it is and costs, run one batch of it at ci size, and stop")

@@ -118,3 +118,8 @@ def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
 def cluster_address() -> str:
     """Returns the address of the Ray cluster that this process was started on, or an empty string; Ray tells its jobs so."""
     return os.environ.get("RAY_ADDRESS", "")  # noqa: TID251 - one of the two places
+
+
+def cpu_threads() -> int:
+    """Returns how many threads the user grants a process, or 0."""
+    return int(os.environ.get("OMP_NUM_THREADS", "0"))  # noqa: TID251 - one of the two places

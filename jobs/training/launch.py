@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from jobs.training.state import Progress, find_checkpoint
 from jobs.training.validation import make_validator
 from jobs.training.workload import Parents
 from unipart import storage
-from unipart.config import cluster_address
+from unipart.config import cluster_address, cpu_threads
 from unipart.data.shards import read_manifest
 from unipart.errors import EnvironmentProblem, UserError
 from unipart.inference.checkpoints import IMAGE_ENCODER
@@ -53,7 +53,7 @@ class Job:
         changed: {flat field: [recipe's value, this run's value]}.
         image_weights: released DINOv2 weights, or None.
         device: "cpu", "cuda", or "auto".
-        threads: CPU threads a worker; 0 shares the machine's cores evenly.
+        threads: CPU threads a worker; 0 for OMP_NUM_THREADS, or without it the machine's cores, shared evenly.
         init: checkpoint folder whose weights the training starts from, or None.
         anchor: checkpoint of the anchor decoder, by which a whole model's validation finds parts, or None.
     """
@@ -117,8 +117,8 @@ def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
     """Trains in this process, as one of `world` workers."""
     config = CONFIGS[job.kind].parse(job.config)
     device = _device(job.device)
-    if device.type == "cpu":
-        torch.set_num_threads(job.threads or max(1, torch.multiprocessing.cpu_count() // world))
+    if device.type == "cpu" and job.threads:
+        torch.set_num_threads(job.threads)
     place = Place(device, rank, world)
     parents = {kind: Path(folder) for kind, folder in job.parents.items()}
     folder = Path(job.folder)
@@ -182,6 +182,7 @@ def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float = 0.0) -> Prog
         raise EnvironmentProblem("ray is not installed here", "train in this process: --workers 0") from None
     start_ray()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+    job = replace(job, threads=job.threads or cpu_threads())
     folder = Path(job.folder)
     micro_batches = count_micro_batches(CONFIGS[job.kind].parse(job.config), folder, workers)
     resources = {"CPU": 1.0, "GPU": gpus_per_worker} if gpus_per_worker else {"CPU": 1.0}
@@ -247,9 +248,10 @@ def _worker(loop_config: dict[str, Any]) -> dict[str, Any]:
     from ray import train
 
     context = train.get_context()
-    world = context.get_world_size()
+    job = Job(**loop_config["job"])
+    threads = job.threads or max(1, torch.multiprocessing.cpu_count() // context.get_local_world_size())  # Ray's default is one
     try:
-        progress = run_here(Job(**loop_config["job"]), context.get_world_rank(), world)
+        progress = run_here(replace(job, threads=threads), context.get_world_rank(), context.get_world_size())
     except UserError as error:
         return {"error": error.message, "fix": error.fix}
     return progress.__dict__
