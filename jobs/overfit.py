@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.demo import Demo, Plan
+from jobs.demo import WORKERS, Demo, Plan
 from jobs.options import Parser
 from unipart.errors import UserError
 
@@ -46,7 +46,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "unlabelled_fraction": 0.0,
     },
     "anchor": {"steps": 12000, "batch_size": 8, "checkpoint_every": 2000, "model__width": 512, "model__num_layers": 4},
-    "whole": {"steps": 2400, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, **COUPLED},
+    "whole": {"steps": 3000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, **COUPLED},
     "part": {"steps": 5000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, **COUPLED},
 }
 GRID = 96
@@ -214,7 +214,9 @@ def plan_overfit(corpus: Path | None, fast: bool) -> Plan:
     few = {"steps": 4, "log_every": 2, "checkpoint_every": 4, "validate_every": 4}
     changes = dict.fromkeys(CHANGES, few) if fast else CHANGES
     size = "ci" if fast else "tiny"
-    return Plan((PROCEDURAL, *real), size, None, NUM_OBJECTS, changes, held_out=(0.0, 0.0), split="train")
+    return Plan(
+        (PROCEDURAL, *real), size, None, NUM_OBJECTS, changes, held_out=(0.0, 0.0), split="train", workers=1 if fast else WORKERS
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
