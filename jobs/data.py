@@ -22,7 +22,7 @@ _EXAMPLES = """examples:
   unipart data run objaverse.parquet --out dataset --allow-licence CC0-1.0 --allow-licence CC-BY-4.0
   unipart data run models/ --out dataset --limit 100 --render.size 256 --seed 1
   unipart data run models/ --out dataset --retry failed --limits.seconds 1800
-  unipart data status dataset --json                             every asset with its state and reason
+  unipart data status dataset --json                             every asset (or sample of latents) with its state and reason
   unipart data inspect dataset --verify                          what the shards hold, and whether they are whole
   unipart data encode dataset --vae models/vae --out latents     latent shards: trainings read what the frozen VAE says
   unipart data clean dataset                                     remove the cache that only a further run would use
@@ -296,7 +296,7 @@ def _report(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> in
         pending = f" + {counts['pending']} pending" if "pending" in counts else ""
         print(f"in {counts['in']} = kept {counts['kept']} + rejected {counts['rejected']} + failed {counts['failed']}{pending}")
         for reason, count in reasons.most_common():
-            example = next(row["uri"] for row in rows if f"{row['state']}: {row['reason']}" == reason)
+            example = next(row["uri"] or row["asset_id"] for row in rows if f"{row['state']}: {row['reason']}" == reason)
             print(f"  {count:6d}  {reason}  (as {example})")
     if settled and (counts["kept"] == 0 or kept_fraction < arguments.min_kept):
         _say(f"too much bad data: {kept_fraction:.1%} kept, wanted at least {max(arguments.min_kept, 1e-9):.1%}")

@@ -8,14 +8,12 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field
 from torch import nn
 
 from jobs.training.batches import PointShapes, image_input
@@ -23,16 +21,15 @@ from jobs.training.frozen import FrozenEncoder, Posterior, load_frozen, module_d
 from jobs.training.loop import Place, to_device
 from pipelines import ledger, sink
 from pipelines.claim import Claim, claim_dataset
+from pipelines.encoding import Encoding, EncodingConfig, list_samples, settle, write_run
 from pipelines.ledger import PENDING, Row
-from pipelines.plan import PackConfig
 from pipelines.process import write_artefact
 from pipelines.runner import Progress, RunOptions, follow, packing_on_ray, start_ray
 from unipart import storage
-from unipart.config import Config, digest_json
 from unipart.data.codec import pack_arrays, pack_json
 from unipart.data.latents import part_member, tokens_member, whole_member
 from unipart.data.loader import collate
-from unipart.data.schema import LEDGER_COLUMNS, SCHEMA_VERSION, Sample
+from unipart.data.schema import LEDGER_COLUMNS, Sample
 from unipart.data.shards import ShardIndex, read_manifest
 from unipart.data.splits import SPLITS
 from unipart.errors import EnvironmentProblem, Reject, UserError
@@ -43,53 +40,6 @@ from unipart.rng import derive
 
 _BLOCK_ROWS = 16
 _MAX_RETRIES = 4
-_DIGEST_DIGITS = 16
-
-
-class EncodingConfig(Config):
-    """Everything that decides what latent shards hold; the digests say of what and by whom."""
-
-    data: str
-    """Content digest of the samples."""
-    data_config: str
-    """Digest of the config that curated them."""
-    vae: str
-    """Digest of the VAE's weights."""
-    image_encoder: str
-    """Digest of the image encoder's weights; empty where no tokens are stored."""
-    seed: int = 0
-    """Of the draws of surface points: that of the training which must see the same ones."""
-    num_draws: int = Field(default=1, ge=1)
-    """Draws of surface points an object."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Compute type of the encoders."""
-    dtype: Literal["float32", "float16"] = "float32"
-    """Stored type of means, variances and tokens; float16 halves the files and is not exact."""
-    pack: PackConfig = PackConfig()
-    """Bounds of the shards; the splits are those of the samples."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """What is encoded with what.
-
-    Attributes:
-        config: see `EncodingConfig`.
-        data: address of the samples.
-        vae: checkpoint folder of the VAE.
-        image_encoder: checkpoint folder of the image encoder, or None.
-    """
-
-    config: EncodingConfig
-    data: str
-    vae: str
-    image_encoder: str | None
-
-    @property
-    def digest(self) -> str:
-        """What one encoded object depends on besides itself (16 hex digits)."""
-        chain = self.config.model_dump(mode="json", exclude={"data", "pack"})
-        return digest_json({"schema_version": SCHEMA_VERSION, "encoding": chain})[:_DIGEST_DIGITS]
 
 
 def make_encoding(data: str, vae: Path, image_encoder: Path | None, **settings: Any) -> Encoding:
@@ -130,31 +80,23 @@ def run_encoding(
     options, out = options or RunOptions(), storage.resolve(out)
     if out == encoding.data:
         raise UserError(f"{out} holds the samples themselves", "give the latents another --out")
-    samples = [
-        {"asset_id": sample_id, "split": split, "number": number}
-        for split in SPLITS
-        for number, sample_id in enumerate(ShardIndex.open(encoding.data, split).sample_ids)
-    ][: options.limit]
+    samples = list_samples(encoding.data)[: options.limit]
     with claim_dataset(out, encoding.digest) as mine:
+        write_run(out, encoding, samples)
         known = ledger.merge(out, encoding.digest, mine.attempt)
         pending = _pending(out, encoding, samples, known, options.retry)
         if pending:
             _process(mine, encoding, pending, options, progress)
-        rows = _settle(samples, ledger.merge(out, encoding.digest, mine.attempt))
+        rows = settle(samples, ledger.merge(out, encoding.digest, mine.attempt))
         assert PENDING not in ledger.count_states(rows), "every sample that was worked on has a row in the ledger"
         mine.check()
         sink.write_dataset(out, encoding, rows, packing_on_ray(mine, options, progress))
     return rows, len(pending)
 
 
-def _settle(samples: Sequence[Row], known: dict[str, Row]) -> list[Row]:
-    blank = {**dict.fromkeys(LEDGER_COLUMNS), "state": PENDING}
-    return [{**blank, **known.get(sample["asset_id"], {}), **{k: sample[k] for k in ("asset_id", "split")}} for sample in samples]
-
-
 def _pending(out: str, encoding: Encoding, samples: Sequence[Row], known: dict[str, Row], retry: str | None) -> list[Row]:
     """Returns the samples without a row, those to be retried, and the kept ones whose artefact is needed and gone."""
-    rows = _settle(samples, known)
+    rows = settle(samples, known)
     todo = {row["asset_id"] for row in rows if row["state"] in (PENDING, retry)}
     if todo or not sink.is_packed(out, encoding, rows):
         present = set(storage.list_files(storage.join(out, "artefacts", encoding.digest)))

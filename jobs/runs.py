@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -197,12 +198,14 @@ def damage(folder: Path) -> str:
 
 def file_digests(folder: Path) -> dict[str, str]:
     """Returns {path in the folder: sha256} of all files but the list of digests itself."""
-    digests: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path != folder / DIGESTS:
-            with path.open("rb") as file:
-                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+
+    def digest(path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / DIGESTS]
+    with ThreadPoolExecutor() as threads:  # a sharded state has a file a worker, of gigabytes
+        return {path.relative_to(folder).as_posix(): found for path, found in zip(files, threads.map(digest, files), strict=True)}
 
 
 def read_run(folder: str | Path) -> RunRecord:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from pipelines import ledger, sink
 from pipelines.claim import Claim, claim_dataset
+from pipelines.encoding import ENCODING, read_encoding
 from pipelines.isolate import shared
 from pipelines.ledger import PENDING, Row
 from pipelines.plan import CurationConfig, Plan, build_plan
@@ -183,27 +184,32 @@ def try_sample(out: str, plan: Plan, catalog: Sequence[Row], count: int, options
 
 
 def read_status(out: str | Path) -> list[Row]:
-    """Returns a settled row per asset of a dataset, finished or not.
+    """Returns a settled row per asset of a dataset, or per sample of latent shards, finished or not.
 
     Raises:
-        UserError: nothing was ever curated there.
+        UserError: nothing was ever curated or encoded there.
     """
     return read_run(out)[1]
 
 
-def read_run(out: str | Path) -> tuple[CurationConfig, list[Row]]:
-    """Returns the config of the last run and a settled row per asset of it.
+def read_run(out: str | Path) -> tuple[sink.Packed, list[Row]]:
+    """Returns what the last run packs, and a settled row per asset or sample of it.
 
     Raises:
-        UserError: nothing was ever curated there.
+        UserError: nothing was ever curated or encoded there.
     """
     out = storage.resolve(out)
     try:
+        if storage.exists(storage.join(out, ENCODING)):
+            return read_encoding(out)
         catalog = ledger.read_table(storage.join(out, CATALOG))
         config = CurationConfig.parse(json.loads(storage.read_bytes(storage.join(out, CONFIG))), storage.join(out, CONFIG))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{out} holds no curation run", "give the --out folder of `unipart data run`") from None
-    return config, ledger.settle(catalog, config, ledger.read_ledger(out, build_plan(config).digest))
+        raise UserError(
+            f"{out} holds no curation run", "give the --out folder of `unipart data run` or `unipart data encode`"
+        ) from None
+    plan = build_plan(config)
+    return plan, ledger.settle(catalog, config, ledger.read_ledger(out, plan.digest))
 
 
 def process(

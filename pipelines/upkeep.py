@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pipelines import sink
 from pipelines.claim import claim_dataset
-from pipelines.plan import build_plan
 from pipelines.runner import read_run
 from unipart import storage
 from unipart.data.shards import ShardIndex, read_manifest
@@ -56,13 +55,12 @@ def clean(out: str, artefacts: bool = False) -> int:
         Bytes freed.
 
     Raises:
-        UserError: the dataset is not finished, or a run is at work in it.
+        UserError: the dataset, or the latent shards, are not finished, or a run is at work there.
     """
-    config, rows = read_run(out)
-    plan = build_plan(config)
+    plan, rows = read_run(out)
     with claim_dataset(out, plan.digest):
         if not sink.is_packed(out, plan, rows):
-            raise UserError(f"{out} is not finished", "run `unipart data run` to its end first")
+            raise UserError(f"{out} is not finished", "run `unipart data run`, or `data encode`, to its end first")
         kept = "" if artefacts else f"artefacts/{plan.digest}/"
         freed = 0
         for folder in ("cache", "artefacts"):

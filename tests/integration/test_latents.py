@@ -1,5 +1,6 @@
 """Latent shards stand for the frozen encoders: the same losses, the same bytes after a kill, nothing taken for what it is not."""
 
+import json
 import os
 import signal
 import subprocess
@@ -120,7 +121,12 @@ def test_what_does_not_belong_together_is_refused_with_both_digests(dataset, par
         make_objective(config.replace(latents=str(dataset)), parents, None, CPU)
 
 
-def test_a_killed_run_continues_and_gives_the_same_bytes(dataset, parents, latents, tmp_path):
+def status(folder: Path, capsys) -> dict:
+    data.main(["status", str(folder), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_killed_run_continues_and_gives_the_same_bytes(dataset, parents, latents, tmp_path, capsys):
     command = [sys.executable, "-m", "jobs.data", *arguments(dataset, parents, tmp_path / "killed")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
     end = time.monotonic() + 120
@@ -129,6 +135,10 @@ def test_a_killed_run_continues_and_gives_the_same_bytes(dataset, parents, laten
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "manifest.json").exists()
+    half_way = status(tmp_path / "killed", capsys)
+    assert half_way["in"] == 7 == half_way["kept"] + half_way["pending"]
+    with pytest.raises(UserError, match="not finished"):
+        data.main(["clean", str(tmp_path / "killed")])
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert " 0 were settled before" not in finished.stderr
     assert "in 7 = kept 7 + rejected 0 + failed 0" in finished.stdout
@@ -136,3 +146,10 @@ def test_a_killed_run_continues_and_gives_the_same_bytes(dataset, parents, laten
     assert ours.shards == theirs.shards
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "0 samples encoded, 7 were settled before" in again.stderr
+    assert data.main(["clean", str(tmp_path / "killed"), "--artefacts"]) == 0
+    assert not list((tmp_path / "killed").rglob("artefacts/**/*.tar"))
+    assert data.main(["inspect", str(tmp_path / "killed"), "--verify"]) == 0
+    capsys.readouterr()
+    done = status(tmp_path / "killed", capsys)
+    assert (done["in"], done["kept"], len(done["assets"])) == (7, 7, 7)
+    assert {asset["split"] for asset in done["assets"]} == {"train", "val"}
