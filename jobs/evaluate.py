@@ -61,14 +61,14 @@ class Truth:
         self.indexes = [ShardIndex.open(dataset, name) for name in ([split] if split else SPLITS)]
 
     def find(self, sample_id: str) -> Sample:
-        """Returns the sample with its meshes and surface points.
+        """Returns the sample with its meshes, parts and surface points.
 
         Raises:
             UserError: no split has it.
         """
         for index in self.indexes:
             if sample_id in index.sample_ids:
-                return index.read(index.number_of(sample_id), ("mesh", "surface"))
+                return index.read(index.number_of(sample_id), ("mesh", "parts", "surface"))
         raise UserError(f"{self.dataset} has no object {sample_id!r} to compare with", "give the shards that the objects come from")
 
 
@@ -114,8 +114,7 @@ def score_object(prediction: Prediction, sample: Sample, config: MetricsConfig) 
     whole = concatenate(parts) if parts else None
     rng = derive(config.seed, "evaluate", prediction.object_id)
     scores = best_rotation(whole, Mesh(sample.mesh.vertices, sample.mesh.faces), config, rng)
-    true_parts = [sample.mesh.part(number) for number in range(sample.num_parts)]
-    scores |= part_metrics(parts, true_parts, config, rng, quarter_turns=round(scores["rotation"] / 90))
+    scores |= part_metrics(parts, sample.parts_in_gcs(), config, rng, quarter_turns=round(scores["rotation"] / 90))
     scores["num_parts"] = float(len(parts))
     if prediction.bundle is not None:
         info = prediction.bundle.info

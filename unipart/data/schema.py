@@ -148,6 +148,16 @@ class Sample:
         """Number of parts N."""
         return int(self.meta["num_parts"])
 
+    def parts_in_gcs(self) -> list[Mesh]:
+        """Returns the watertight mesh of each part in its place, with what the other parts hide of it.
+
+        Raises:
+            ValueError: the sample was read without its meshes or without its parts.
+        """
+        if self.parts is None or len(self.part_meshes) != self.num_parts:
+            raise ValueError(f"sample {self.sample_id} was read without its parts or meshes")
+        return [mesh.transformed(to_ncs.invert()) for mesh, to_ncs in zip(self.part_meshes, self.parts.to_ncs, strict=True)]
+
 
 @dataclass(frozen=True)
 class BundlePart:
