@@ -31,8 +31,6 @@ REAL = (
 latents: what a single latent stands for cannot be told from what is beside it."""
 MORE_PROCEDURAL = "procedural:count=4,seed=1,kinds=chair+hammer+bookcase+table"
 """Where there is no corpus."""
-COUPLED: dict[str, Any] = {"coupling": "assignment", "time_shift": 0.1}
-"""Assigned noise settles which object it will be near t = 1, so that is where the times must be."""
 CHANGES: dict[str, dict[str, Any]] = {
     "vae": {
         "steps": 9000,
@@ -46,8 +44,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "unlabelled_fraction": 0.0,
     },
     "anchor": {"steps": 12000, "batch_size": 8, "checkpoint_every": 2000, "model__width": 512, "model__num_layers": 4},
-    "whole": {"steps": 3000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, **COUPLED},
-    "part": {"steps": 5000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99, **COUPLED},
+    "whole": {"steps": 3000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99},
+    "part": {"steps": 5000, "checkpoint_every": 500, "optimizer__ema_decay": 0.99},
 }
 GRID = 96
 """Cells along an axis at which the VAE's reconstructions are measured."""

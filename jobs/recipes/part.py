@@ -26,11 +26,12 @@ def tiny(tier: Tier) -> PartTrainConfig:
     """Under two minutes on two CPU cores: the demo. It starts from the whole model, for so short a run."""
     return ci(tier).replace(
         recipe="part tiny",
-        steps=400,
+        **whole.COUPLED,
+        steps=500,
         batch_size=12,
         log_every=10,
-        checkpoint_every=200,
-        validate_every=200,
+        checkpoint_every=250,
+        validate_every=250,
         score_objects=1,
         score_resolution=32,
         optimizer__decay_fraction=0.5,
