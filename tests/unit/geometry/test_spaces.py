@@ -52,7 +52,25 @@ def test_debris_and_spikes_do_not_move_the_part(method):
     assert scale_error < 0.01
     assert offset_error < 0.005
     naive = place_part(part, dirty, PlacementConfig(method="bbox"), derive(0))
-    assert placement_error(naive, true)[0] > 0.1, "the bounding box is fooled: that is why robust is the default"
+    assert placement_error(naive, true)[0] > 0.1, "the bounding box is fooled: that is why it is not the default"
+
+
+def test_a_piece_of_the_neighbour_does_not_stretch_the_part():
+    axis = np.linspace(-1.01, 1.01, 97)
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+
+    def stick(low: float, high: float) -> Mesh:
+        return extract_surface(0.2 - np.maximum(np.hypot(x, z), 0.2 + np.abs(y - (low + high) / 2) - (high - low) / 2))
+
+    short, long = stick(-0.5, 0.9), stick(-0.85, 0.9)  # what the part is, and what its twin shows
+    to_ncs = fit_ncs(short)
+    part, true = short.transformed(to_ncs), to_ncs.invert()
+    found = place_part(part, long, PlacementConfig(), derive(0))
+    scale_error, offset_error = placement_error(found, true)
+    assert scale_error < 0.05
+    naive = placement_error(place_part(part, long, PlacementConfig(method="robust"), derive(0)), true)
+    assert naive[0] > 0.2
+    assert offset_error < naive[1]
 
 
 def test_fit_ncs_normalises_what_the_faces_use():
