@@ -42,11 +42,11 @@ def tiny(tier: Tier) -> VaeTrainConfig:
     """Two minutes on two CPU cores: the demo."""
     return ci(tier).replace(
         recipe="vae tiny",
-        steps=1000,
+        steps=750,
         batch_size=8,
         log_every=10,
-        checkpoint_every=500,
-        validate_every=500,
+        checkpoint_every=375,
+        validate_every=375,
         validation_batches=2,
         score_resolution=32,
         optimizer__lr=6e-4,
