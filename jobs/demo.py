@@ -265,7 +265,7 @@ def main(arguments: Sequence[str]) -> int:
         "demo",
         "Run the whole road on this machine, offline: curation, four trainings, generation, evaluation, report.",
         [
-            "unipart demo                       nine to ten minutes on two CPU cores",
+            "unipart demo                       about ten minutes on two CPU cores",
             "unipart demo --data meshes/        with your own meshes in place of the built-in objects",
             "unipart demo                       again: what is done is not done again",
         ],

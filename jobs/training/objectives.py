@@ -6,7 +6,7 @@ Each owns the module that is trained and the frozen ones it builds on; none know
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from jobs.training.config import AnchorTrainConfig, AnyTrainConfig, PartTrainConfig, TrainConfig, VaeTrainConfig, WholeTrainConfig
-from jobs.training.frozen import StoredEncoder, image_tokens, load_frozen, make_encoder, seeded
+from jobs.training.frozen import M, StoredEncoder, image_tokens, load_frozen, make_encoder, seeded
 from jobs.training.loop import Batch, Place
 from jobs.training.segmentation_rounds import segmentation_rounds
 from unipart.inference.checkpoints import IMAGE_ENCODER, load_image_encoder
@@ -32,8 +32,6 @@ from unipart.rng import derive_seed
 from unipart.sampling.guidance import draw_dropped
 from unipart.sampling.path import assign_noise, interpolate, true_velocity
 from unipart.sampling.schedule import sample_times
-
-M = TypeVar("M", bound=nn.Module)
 
 
 class VaeObjective:

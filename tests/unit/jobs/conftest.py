@@ -20,3 +20,14 @@ def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(fresh_store: Path, tmp_path: Path) -> str:
     """The URI of an MLflow store of the test's own."""
     return f"sqlite:///{shutil.copy(fresh_store, tmp_path / 'mlflow.db')}"
+
+
+@pytest.fixture(scope="session")
+def parents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An untrained VAE and whole model of the ci size, where finished runs leave theirs."""
+    from jobs.recipes import find_recipe
+    from jobs.training.smoke import write_parents
+
+    whole = find_recipe("whole", "ci")
+    folder = tmp_path_factory.mktemp("parents")
+    return write_parents(folder, ("vae", "whole"), find_recipe("vae", "ci").model, whole.image_encoder, whole.model)

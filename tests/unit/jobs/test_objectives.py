@@ -9,16 +9,8 @@ from jobs.recipes import find_recipe
 from jobs.runs import KINDS
 from jobs.training.loop import Place
 from jobs.training.objectives import make_objective
-from jobs.training.smoke import write_parents
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def parents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    whole = find_recipe("whole", "ci")
-    folder = tmp_path_factory.mktemp("parents")
-    return write_parents(folder, ("vae", "whole"), find_recipe("vae", "ci").model, whole.image_encoder, whole.model)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +15,7 @@ from jobs.training.loop import Place
 from jobs.training.objectives import VaeObjective, make_objective
 from jobs.training.scorers import PartScorer, VaeScorer, WholeScorer, latent_distance, placement_errors
 from jobs.training.shapes import Context
-from jobs.training.smoke import two_balls, write_parents
+from jobs.training.smoke import two_balls
 from jobs.training.validation import make_scorer
 from unipart.data.schema import Sample
 from unipart.geometry.mesh import Similarity
@@ -30,13 +29,6 @@ PLACE = Place(torch.device("cpu"))
 @pytest.fixture
 def sample() -> Sample:
     return two_balls("object", derive(0, "object"))
-
-
-@pytest.fixture(scope="module")
-def parents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    whole = find_recipe("whole", "ci")
-    folder = tmp_path_factory.mktemp("parents")
-    return write_parents(folder, ("vae", "whole"), find_recipe("vae", "ci").model, whole.image_encoder, whole.model)
 
 
 class Oracle(nn.Module):
