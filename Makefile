@@ -16,7 +16,7 @@ overfit: env     ## do the models learn? eight objects by heart, every bar print
 	$(BIN)/python -m jobs.overfit $(if $(wildcard $(CORPUS)/dev),--corpus $(CORPUS))
 
 test: env        ## unit, contract and integration tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 20 tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 tests
 
 check: env       ## formatting, lint, types, import contracts, spelling
 	$(BIN)/ruff format --check .

@@ -107,7 +107,7 @@ def measure_in_worker(document: dict[str, Any]) -> dict[str, float]:
     from ray.train import ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from jobs.training.launch import start_ray
+    from pipelines.cluster import start_ray
 
     start_ray()
     trainer = TorchTrainer(

@@ -21,10 +21,11 @@ from jobs.training.frozen import FrozenEncoder, Posterior, load_frozen, module_d
 from jobs.training.loop import Place, to_device
 from pipelines import ledger, sink
 from pipelines.claim import Claim, claim_dataset
+from pipelines.cluster import start_ray_data
 from pipelines.encoding import Encoding, EncodingConfig, list_samples, settle, write_run
 from pipelines.ledger import PENDING, Row
 from pipelines.process import write_artefact
-from pipelines.runner import Progress, RunOptions, follow, packing_on_ray, start_ray
+from pipelines.runner import Progress, RunOptions, follow, packing_on_ray
 from unipart import storage
 from unipart.data.codec import pack_arrays, pack_json
 from unipart.data.latents import part_member, tokens_member, whole_member
@@ -111,7 +112,7 @@ def _process(
     import ray
     import ray.data
 
-    start_ray(options)
+    start_ray_data(options.address, options.num_cpus)
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     workers = gpus or max(1, int(resources.get("CPU", 1)))

@@ -7,7 +7,6 @@ execution gives exactly-once results, whatever was killed when. Ray repeats a ta
 
 import hashlib
 import json
-import logging
 import re
 import time
 import warnings
@@ -20,6 +19,7 @@ import pyarrow as pa
 
 from pipelines import ledger, sink
 from pipelines.claim import Claim, claim_dataset
+from pipelines.cluster import MAX_RETRIES, start_ray, start_ray_data
 from pipelines.encoding import ENCODING, read_encoding
 from pipelines.isolate import shared
 from pipelines.ledger import PENDING, Row
@@ -39,12 +39,7 @@ _BLOCK_ROWS = 16
 """Most assets in a block: what is lost when a worker is killed."""
 _BLOCKS_PER_CPU = 8
 """So that the workers finish at about the same time."""
-_MAX_RETRIES = 4
-"""How often a block is begun again because its worker or node died; Ray Data's own choice is to try for ever."""
 _CAUSE = re.compile(r"^[\w.]+(?:Error|Problem|Exception): (?:.*\n)+?(?=\n|$)", re.MULTILINE)
-_LOCAL_SETTINGS = {"worker_niceness": 0, "task_oom_retries": _MAX_RETRIES}
-"""Of a Ray that is started here. Its workers run at nice 15 otherwise, and starve beside any other work; and a task that Ray kills
-because the machine is short of memory begins again for ever."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +227,7 @@ def process(
     import ray.data
 
     warm_up()  # compiles the kernels once, before every worker would
-    start_ray(options)
+    start_ray_data(options.address, options.num_cpus)
     _check_layout(plan, ray.nodes(), options.address == "local")
     num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     rows_per_block = max(1, min(_BLOCK_ROWS, len(pending) // (num_cpus * _BLOCKS_PER_CPU)))
@@ -246,7 +241,7 @@ def process(
             fn_kwargs={"claim": mine, "config": plan.config.model_dump(mode="json"), "digest": plan.digest},
             num_cpus=plan.resources.cpus,
             memory=plan.config.limits.memory_mb << 20,
-            max_retries=_MAX_RETRIES,
+            max_retries=MAX_RETRIES,
         )
     follow(results, len(pending), mine, progress)
 
@@ -287,9 +282,9 @@ def packing_on_ray(mine: Claim, options: RunOptions, progress: Callable[[Progres
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        start_ray(options)
+        start_ray(options.address, options.num_cpus)
         started = time.monotonic()
-        task = ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)(sink.pack_shard)
+        task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(sink.pack_shard)
         records = []
         try:
             for reference in [task.remote(shard) for shard in shards]:
@@ -336,27 +331,6 @@ def process_block(table: pa.Table, claim: Claim, config: dict[str, Any], digest:
     return ledger.to_table(rows, LEDGER_COLUMNS)
 
 
-def start_ray(options: RunOptions) -> None:
-    """Starts Ray as a run wants it, or joins the cluster at its address, unless that has been done; Ray Data keeps quiet."""
-    import ray
-    import ray.data
-
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if ray.is_initialized():
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if options.address == "local":
-        ray.init("local", num_cpus=options.num_cpus, include_dashboard=False, _system_config=_LOCAL_SETTINGS, **quiet)
-        return
-    try:
-        ray.init(options.address, **quiet)
-    except ConnectionError as error:
-        raise EnvironmentProblem(
-            f"no Ray cluster at {options.address}: {error}", "check --address, or leave it out to run here"
-        ) from None
-
-
 def _check_layout(plan: Plan, nodes: Sequence[dict[str, Any]], local: bool) -> None:
     """Refuses a plan that no node can ever run; Ray would wait for ever without a word."""
     cpus, memory = plan.resources.cpus, plan.config.limits.memory_mb << 20
@@ -383,6 +357,6 @@ def _explained(error: Exception) -> EnvironmentProblem:
     told = cause[0].strip() if cause else next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     return EnvironmentProblem(
         f"Ray gave up on a block of assets: {told[:500]}",
-        f"where workers were killed (it tries {_MAX_RETRIES + 1} times): find out by what; "
+        f"where workers were killed (it tries {MAX_RETRIES + 1} times): find out by what; "
         "then run again: what is finished is in the ledger",
     )

@@ -12,6 +12,11 @@ from unipart import storage
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first: a file that begins last, on one process, would be waited for by the others."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of an empty bucket in an object storage that lives in this process."""

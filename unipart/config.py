@@ -120,6 +120,15 @@ def cluster_address() -> str:
     return os.environ.get("RAY_ADDRESS", "")  # noqa: TID251 - one of the two places
 
 
+def keep_ray_apart() -> None:
+    """Gives a Ray that is started here a folder of its own, unless the user named one.
+
+    In Ray's common folder lies the address of the last `ray start`, also of a cluster that died. Helpers of Ray Train take it for
+    that of their own cluster and wait for it: twelve seconds at the end of every training.
+    """
+    os.environ.setdefault("RAY_TMPDIR", f"/tmp/unipart-ray-{os.getuid()}")  # noqa: TID251, S108 - short: it holds sockets
+
+
 def cpu_threads() -> int:
     """Returns how many threads the user grants a process, or 0."""
     return int(os.environ.get("OMP_NUM_THREADS", "0"))  # noqa: TID251 - one of the two places

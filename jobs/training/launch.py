@@ -19,6 +19,7 @@ from jobs.training.shapes import Context
 from jobs.training.state import Progress, find_checkpoint
 from jobs.training.validation import make_validator
 from jobs.training.workload import Parents
+from pipelines.cluster import start_ray
 from unipart import storage
 from unipart.config import cluster_address, cpu_threads
 from unipart.data.shards import read_manifest
@@ -180,7 +181,7 @@ def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float = 0.0) -> Prog
         from ray.train.v2.api.exceptions import TrainingFailedError
     except ImportError:
         raise EnvironmentProblem("ray is not installed here", "train in this process: --workers 0") from None
-    start_ray()
+    start_ray(cluster_address() or "local")
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     job = replace(job, threads=job.threads or cpu_threads())
     folder = Path(job.folder)
@@ -228,19 +229,6 @@ def _room(resources: dict[str, float]) -> int:
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(int(min(node.get(name, 0.0) // amount for name, amount in resources.items())) for node in nodes)
-
-
-def start_ray() -> None:
-    """Starts a quiet local Ray, or joins the cluster this job runs on, unless that has been done.
-
-    Left to itself Ray would also join whatever cluster was last started on this machine, and wait five minutes for a dead one.
-    """
-    import ray
-
-    address = cluster_address()
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    if not ray.is_initialized():
-        ray.init(address or "local", include_dashboard=None if address else False, **quiet)
 
 
 def _worker(loop_config: dict[str, Any]) -> dict[str, Any]:

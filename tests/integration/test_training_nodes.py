@@ -170,11 +170,10 @@ def _kill_worker(process: subprocess.Popen, folder: Path, rows: int, rng: np.ran
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
 def test_a_driver_killed_at_random_moments_leaves_the_curve_bit_for_bit(
-    dataset: Path, tmp_path: Path, straight: dict[str, list[float]], seed: int, start
+    dataset: Path, tmp_path: Path, straight: dict[str, list[float]], start
 ):
-    folder, rng = tmp_path / "vae", derive(seed, "kills")
+    folder, rng = tmp_path / "vae", derive(0, "kills")
     document = json.dumps(asdict(_job(dataset, folder, checkpoint_every=2)))
     for until in sorted(rng.choice(STEPS - 5, 3, replace=False)):
         process = start(DRIVER, "0", document)
@@ -191,14 +190,13 @@ def test_workers_and_a_driver_on_ray_killed_at_random_moments_leave_the_curve_bi
     whole, killed = tmp_path / "whole" / "vae", tmp_path / "killed" / "vae"
     _finish(start(DRIVER, "2", json.dumps(asdict(_job(dataset, whole)))))
     document = json.dumps(asdict(_job(dataset, killed)))
-    first, second, third = sorted(int(value) for value in rng.choice(STEPS - 10, 3, replace=False))
+    first, second = sorted(int(value) for value in rng.choice(STEPS - 10, 2, replace=False))
     process = start(DRIVER, "2", document)
-    _kill_worker(process, killed, first, rng)
-    _wait(process, killed, second, rng)
+    _wait(process, killed, first, rng)
     process.kill()
     process.communicate()
     process = start(DRIVER, "2", document)
-    _kill_worker(process, killed, third, rng)
+    _kill_worker(process, killed, second, rng)
     _finish(process)
     assert _curve(killed) == _curve(whole)
 
