@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from jobs.training.batches import PointShapes, image_input
+from jobs.training.batches import PointShapes, anchors_with_points, image_input
 from jobs.training.frozen import FrozenEncoder, Posterior, load_frozen, module_digest
 from jobs.training.loop import Place, to_device
 from pipelines import ledger, sink
@@ -154,7 +154,7 @@ class Encoder:
             torch.set_num_threads(1)  # an actor is a core; and sums in another order would be other bytes
         vae = load_frozen(Path(encoding.vae), GeomSegVAE, self.place)
         self.encoder = FrozenEncoder(vae, cache=True, seed=config.seed)
-        self.shapes = PointShapes(vae.config, config.seed, config.num_draws)
+        self.shapes = PointShapes(vae.config, config.seed, config.num_draws, anchors_with_points(device))
         self.images: nn.Module | None = None
         if encoding.image_encoder is not None:
             self.images = load_pretrained(encoding.image_encoder).to(self.place.device).requires_grad_(False)

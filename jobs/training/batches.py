@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from jobs.training.config import AnchorTrainConfig, AnyTrainConfig, VaeTrainConfig, WholeTrainConfig
@@ -16,6 +17,7 @@ from unipart.data.shard_cache import ShardCache
 from unipart.data.shards import ShardIndex
 from unipart.inference.preprocess import prepare_image
 from unipart.models.geom_seg_vae import GeomSegVAEConfig
+from unipart.nn.fps import COMPILED, farthest_point_sampling
 from unipart.rng import derive
 
 Item = dict[str, Any]
@@ -26,12 +28,18 @@ WHOLE = -1
 
 
 class VaeDraw:
-    """A whole object, or now and then a single part, with surface points and field queries."""
+    """A whole object, or now and then a single part, with surface points and field queries.
+
+    Args:
+        config: the recipe.
+        anchors: sample the anchors too.
+    """
 
     groups = ("surface", "field", "parts")
 
-    def __init__(self, config: VaeTrainConfig) -> None:
+    def __init__(self, config: VaeTrainConfig, anchors: bool = False) -> None:
         self.config = config
+        self.num_anchors = config.model.num_latents if anchors else 0
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Item:
         """Draws C points and the configured number of queries."""
@@ -47,6 +55,7 @@ class VaeDraw:
         return {
             "sample_id": sample.sample_id,
             **_surface_item(surface, sample.num_parts, labelled),
+            **sample_anchors("anchor_index", surface.points, self.num_anchors, rng),
             "queries": sample.queries[rows],
             "field": sample.field[rows],
         }
@@ -59,6 +68,7 @@ class VaeDraw:
         field = (sample.parts.ncs_field if in_ncs else sample.parts.gcs_field)[part]
         rows = _choose(len(queries), sum(self.config.queries), rng)
         item = {"sample_id": sample.sample_id, **_surface_item(surface, 1, labelled=False)}
+        item |= sample_anchors("anchor_index", surface.points, self.num_anchors, rng)
         return {**item, "queries": queries[rows], "field": field[rows]}
 
 
@@ -69,13 +79,15 @@ class PointShapes:
         vae: sizes of the frozen VAE.
         seed: of the fixed draws.
         num_draws: how often the points of an object are drawn, always the same; 0 draws new ones at each visit.
+        anchors: sample the anchors too. A part has the same in both frames: they differ by a similarity.
     """
 
     groups = ("surface",)
     part_groups = ("surface", "parts")
 
-    def __init__(self, vae: GeomSegVAEConfig, seed: int, num_draws: int) -> None:
+    def __init__(self, vae: GeomSegVAEConfig, seed: int, num_draws: int, anchors: bool = False) -> None:
         self.vae, self.seed, self.num_draws = vae, seed, num_draws
+        self.num_anchors = vae.num_latents if anchors else 0
 
     def draw(self, sample: Any, rng: np.random.Generator) -> int:
         """Chooses one of the fixed draws; -1 where there are none."""
@@ -83,17 +95,22 @@ class PointShapes:
 
     def whole(self, sample: Sample, draw: int, rng: np.random.Generator) -> Item:
         """Returns C labelled points of the whole."""
-        surface = draw_surface(sample, self.vae.num_points, self._rng(sample, WHOLE, draw, rng))
-        return {**_surface_item(surface, sample.num_parts, labelled=True), "point_draw": draw}
+        rng = self._rng(sample, WHOLE, draw, rng)
+        surface = draw_surface(sample, self.vae.num_points, rng)
+        item = {**_surface_item(surface, sample.num_parts, labelled=True), "point_draw": draw}
+        return item | sample_anchors("anchor_index", surface.points, self.num_anchors, rng)
 
     def part(self, sample: Sample, part: int, draw: int, whole: Item, rng: np.random.Generator) -> Item:
         """Returns C points of a part in both frames; for the whole object as its own part those of `whole`."""
         if part == WHOLE:
-            return {"gcs_points": whole["points"], "ncs_points": whole["points"], "part_normals": whole["normals"]}
+            item = {"gcs_points": whole["points"], "ncs_points": whole["points"], "part_normals": whole["normals"]}
+            return item | ({"part_anchor_index": whole["anchor_index"]} if self.num_anchors else {})
         assert sample.parts is not None
-        ncs = draw_part(sample, part, self.vae.num_points, self._rng(sample, part, draw, rng), in_ncs=True)
-        gcs_points = sample.parts.to_ncs[part].invert().apply(ncs.points)
-        return {"gcs_points": gcs_points, "ncs_points": ncs.points, "part_normals": ncs.normals}
+        rng = self._rng(sample, part, draw, rng)
+        ncs = draw_part(sample, part, self.vae.num_points, rng, in_ncs=True)
+        item = {"gcs_points": sample.parts.to_ncs[part].invert().apply(ncs.points), "ncs_points": ncs.points}
+        item |= sample_anchors("part_anchor_index", ncs.points, self.num_anchors, rng)
+        return {**item, "part_normals": ncs.normals}
 
     def _rng(self, sample: Sample, part: int, draw: int, rng: np.random.Generator) -> np.random.Generator:
         return rng if draw < 0 else derive(self.seed, "points", sample.sample_id, part, *draw_key(draw))
@@ -178,10 +195,26 @@ class PartDraw(WholeDraw):
         return {**item, "part": part, **self.shapes.part(sample, part, draw, whole, rng)}
 
 
+def anchors_with_points(device: str) -> bool:
+    """Tells whether the anchors of an encoder on this type of device are best sampled where its points are drawn."""
+    return device != "cpu" and COMPILED
+
+
 def image_input(rgba: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
     """Returns a view as the image encoder takes it, [3 S S] in [0, 1]."""
     pixels = prepare_image(rgba, size).pixels
     return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
+
+
+def sample_anchors(name: str, points: NDArray[np.float32], count: int, rng: np.random.Generator) -> Item:
+    """Returns the anchors of surface points [C 3], an index [count] int64 under a name; nothing where the encoder finds its own.
+
+    On a GPU each farthest point waits for the one before; a core that prepares the batches meanwhile takes milliseconds for all.
+    """
+    if count == 0:
+        return {}
+    start = torch.tensor([int(rng.integers(len(points)))])
+    return {name: farthest_point_sampling(torch.from_numpy(points.astype(np.float32))[None], count, start)[0].numpy()}
 
 
 def draw_key(draw: int) -> tuple[int, ...]:
@@ -262,13 +295,24 @@ class BatchSource:
         return open_latents(config.latents, self.dataset, split, pixels, self.cache)
 
 
-def make_draw(config: AnyTrainConfig, vae: GeomSegVAEConfig | None, image_size: int | None) -> VaeDraw | WholeDraw:
-    """Returns what a training draws from a sample; `vae` and `image_size` come from the models it builds on."""
+def make_draw(
+    config: AnyTrainConfig, vae: GeomSegVAEConfig | None, image_size: int | None, device: str = "cpu"
+) -> VaeDraw | WholeDraw:
+    """Returns what a training draws from a sample.
+
+    Args:
+        config: the recipe.
+        vae: sizes of the VAE that the training builds on.
+        image_size: pixels of the image that its image encoder takes.
+        device: type of the device that encodes. For a GPU the anchors are sampled with the points.
+    """
+    anchors = anchors_with_points(device)
     if isinstance(config, VaeTrainConfig):
-        return VaeDraw(config)
+        return VaeDraw(config, anchors)
     assert vae is not None
     stored = config.latents != ONLINE
-    shapes = StoredShapes() if stored else PointShapes(vae, config.seed, config.point_draws if config.cache_latents else 0)
+    num_draws = config.point_draws if config.cache_latents else 0
+    shapes = StoredShapes() if stored else PointShapes(vae, config.seed, num_draws, anchors)
     if isinstance(config, AnchorTrainConfig):
         return WholeDraw(shapes, None, tokens=False, remember=False)
     assert image_size is not None

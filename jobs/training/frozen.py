@@ -64,14 +64,16 @@ class FrozenEncoder:
     def whole(self, batch: dict[str, Any], draw: Generator) -> Posterior:
         """Encodes the whole objects of a batch with sorted labels."""
         keys = [_key(name, point_draw) for name, point_draw in _names(batch)]
-        return self._lookup(keys, batch["points"], batch["normals"], batch["labels"], batch["num_parts"], draw)
+        points, anchors = batch["points"], batch.get("anchor_index")
+        return self._lookup(keys, points, batch["normals"], batch["labels"], batch["num_parts"], anchors, draw)
 
     def part(self, batch: dict[str, Any], space: str, draw: Generator) -> Posterior:
         """Encodes the parts of a batch alone, with label 0, in one of their frames."""
         parts = batch["part"].tolist()
         keys = [_key(f"{name}/{part}/{space}", number) for (name, number), part in zip(_names(batch), parts, strict=True)]
         unknown, one = torch.full_like(batch["labels"], -1), torch.ones_like(batch["num_parts"])
-        return self._lookup(keys, batch[f"{space}_points"], batch["part_normals"], unknown, one, draw)
+        points, anchors = batch[f"{space}_points"], batch.get("part_anchor_index")
+        return self._lookup(keys, points, batch["part_normals"], unknown, one, anchors, draw)
 
     @torch.no_grad()
     def point_features(self, points: Float[Tensor, "B C 3"], normals: Float[Tensor, "B C 3"], draw: Generator) -> Tensor:
@@ -80,22 +82,32 @@ class FrozenEncoder:
 
     @torch.no_grad()
     def _lookup(
-        self, keys: list[str], points: Tensor, normals: Tensor, labels: Tensor, num_parts: Tensor, draw: Generator
+        self,
+        keys: list[str],
+        points: Tensor,
+        normals: Tensor,
+        labels: Tensor,
+        num_parts: Tensor,
+        anchors: Tensor | None,
+        draw: Generator,
     ) -> Posterior:
         if self.known is None:
-            return self._encode(points, normals, labels, num_parts, draw)
+            return self._encode(points, normals, labels, num_parts, anchors, draw)
         for row, key in enumerate(keys):
             if key not in self.known:
                 # One by one, with draws of its own: the result must not depend on the batch in which an object is first met.
                 own = Generator(points.device).manual_seed(derive_seed(self.seed, "anchors", key))
                 one = slice(row, row + 1)
-                self.known[key] = self._encode(points[one], normals[one], labels[one], num_parts[one], own)
+                given = None if anchors is None else anchors[one]
+                self.known[key] = self._encode(points[one], normals[one], labels[one], num_parts[one], given, own)
         found = [self.known[key] for key in keys]
         return Posterior(*(torch.cat([getattr(one, name) for one in found]) for name in Posterior.__dataclass_fields__))
 
-    def _encode(self, points: Tensor, normals: Tensor, labels: Tensor, num_parts: Tensor, draw: Generator) -> Posterior:
+    def _encode(
+        self, points: Tensor, normals: Tensor, labels: Tensor, num_parts: Tensor, anchors: Tensor | None, draw: Generator
+    ) -> Posterior:
         values = label_values(labels, num_parts, self.vae.config.label_encoding, None)
-        encoding = self.vae.encode(points, normals, values, draw)
+        encoding = self.vae.encode(points, normals, values, draw, anchors)
         return Posterior(encoding.mean, encoding.logvar, encoding.token_labels(labels), encoding.anchors)
 
 

@@ -130,7 +130,7 @@ def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
         document |= {"changed": job.changed, "micro_batches": micro_batches, "config": job.config}
         storage.write_bytes(folder / SETTINGS, (json.dumps(document, indent=2) + "\n").encode())
     objective = make_objective(config, parents, job.image_weights, place, Path(job.init) if job.init else None)
-    draw = make_draw(config, _vae_config(parents), _image_size(config, parents))
+    draw = make_draw(config, _vae_config(parents), _image_size(config, parents), place.device.type)
     source = BatchSource(job.data, config.replace(accumulate=micro_batches // world), draw, place)
     common = BatchSource(job.data, config.replace(accumulate=micro_batches), draw, Place(device)) if world > 1 else None
     flops = _sample_flops(config, parents) if device.type == "cuda" else 0.0

@@ -48,7 +48,7 @@ class VaeObjective:
         vae, config = self.vae, self.config
         labels, num_parts = batch["labels"], batch["num_parts"]
         values = label_values(labels, num_parts, config.model.label_encoding, draw)
-        encoding = vae.encode(batch["points"], batch["normals"], values, draw)
+        encoding = vae.encode(batch["points"], batch["normals"], values, draw, batch.get("anchor_index"))
         z = encoding.sample(draw)
         field = vae.query(vae.decode_latents(z), batch["queries"])
         recon = reconstruction_loss(field, vae.field_target(batch["field"]))
@@ -71,7 +71,8 @@ class VaeObjective:
             batch = next(batches)
             draw = Generator(batch["points"].device).manual_seed(derive_seed(self.config.seed, "scale", seen))
             values = label_values(batch["labels"], batch["num_parts"], self.config.model.label_encoding, None)
-            z = self.vae.encode(batch["points"], batch["normals"], values, draw).sample(draw).double()
+            encoding = self.vae.encode(batch["points"], batch["normals"], values, draw, batch.get("anchor_index"))
+            z = encoding.sample(draw).double()
             count, total, squares = count + z.numel(), total + float(z.sum()), squares + float(z.square().sum())
             seen += len(z)
         scale = 1 / math.sqrt(squares / count - (total / count) ** 2)

@@ -120,6 +120,7 @@ class GeomSegVAE(nn.Module):
         normals: Float[Tensor, "B C 3"],
         labels: Float[Tensor, "B C E"] | None,
         generator: Generator,
+        anchor_index: Int[Tensor, "B L"] | None = None,
     ) -> Encoding:
         """Encodes surface points, C >= L.
 
@@ -128,10 +129,11 @@ class GeomSegVAE(nn.Module):
             normals: unit normals.
             labels: from `label_values`; None for shapes without parts, which is the label 0.
             generator: draws the first anchor of each shape.
+            anchor_index: the anchors, where the farthest points were sampled before; None samples them here.
         """
         if labels is None:
             labels = points.new_zeros(*points.shape[:2], self.config.label_width)
-        index = self._anchor_index(points, generator)
+        index = self._anchor_index(points, generator) if anchor_index is None else anchor_index
         mean, logvar = self.encoder(points, normals, labels, index).float().chunk(2, dim=-1)
         anchors = points.gather(1, index[..., None].expand(-1, -1, 3))
         return Encoding(mean, logvar.clamp(*LOGVAR_RANGE), anchors, index)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unipart.nn.fps_buckets import make_buckets
 
+COMPILED = find_spec("numba") is not None
 THREADED_WORK = 1_000_000
 """Distance updates per cloud (points x samples) above which a second thread pays for itself."""
 
@@ -44,7 +45,7 @@ def farthest_point_sampling(
         raise ValueError(f"farthest point sampling needs 1 <= count <= {num_points} points, got count={count}")
     if start is None:
         start = torch.zeros(batch, dtype=torch.long, device=points.device)
-    if points.device.type == "cpu" and find_spec("numba") is not None:
+    if points.device.type == "cpu" and COMPILED:
         return _compiled(points.float(), count, start)
     return _tensor_loop(points.float(), count, start.to(points.device))
 

@@ -15,7 +15,7 @@ import ray
 from pipelines.cluster import start_ray
 
 start_ray(num_cpus=1)
-print(Path(os.environ["RAY_TMPDIR"], "session_latest").resolve())
+print(Path(os.environ["RAY_TMPDIR"], "ray", "session_latest").resolve())
 print(ray.get(ray.remote(lambda: os.getpriority(os.PRIO_PROCESS, 0)).remote()))
 """
 
