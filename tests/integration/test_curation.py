@@ -1,5 +1,6 @@
 """The curation on a local Ray: sources -> isolated workers -> ledger -> shards, killed and resumed."""
 
+import csv
 import io
 import json
 import os
@@ -207,3 +208,20 @@ def test_tars_carry_no_times(finished):
     content = (out / read_manifest(out).shards[0].name).read_bytes()
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         assert {(info.mtime, info.uid) for info in archive.getmembers()} == {(0, 0)}
+
+
+def test_every_awkward_input_ends_as_it_should(corpus: Path, tmp_path: Path):
+    with (corpus / "bad" / "cases.csv").open(newline="") as file:
+        cases = {case["file"]: case for case in csv.DictReader(file)}
+    result = run([str(corpus / "bad")], tmp_path, small_config(), RunOptions(num_cpus=2))
+    rows = {row["uri"]: row for row in result.rows}
+    assert cases.keys() <= rows.keys()
+    assert result.counts["in"] == len(rows) == result.counts["kept"] + result.counts["rejected"]
+    states = {"accept": ("kept",), "reject": ("rejected",), "either": ("kept", "rejected")}
+    wrong = [
+        (name, case["expected"], rows[name]["state"], rows[name]["reason"])
+        for name, case in cases.items()
+        if rows[name]["state"] not in states[case["verdict"]]
+    ]
+    assert not wrong
+    assert all(row["reason"] and row["message"] for row in rows.values() if row["state"] == "rejected")
