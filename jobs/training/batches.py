@@ -25,6 +25,8 @@ ONLINE = "online"
 """Value of the field `latents` of a training that encodes as it goes."""
 WHOLE = -1
 """Part number that stands for the whole object."""
+SMALLEST_PART = 1e-3
+"""Share of the whole's area; smaller parts hold a few of 4,096 latents, too few to tell one from another."""
 
 
 class VaeDraw:
@@ -184,15 +186,22 @@ class PartDraw(WholeDraw):
         self.groups = (*shapes.part_groups, "views")
 
     def __call__(self, sample: Any, rng: np.random.Generator) -> Item:
-        """Draws a part with weight sqrt(area), or the whole object as its own part."""
+        """Draws a part by `part_chances`, or the whole object as its own part."""
         draw = self.shapes.draw(sample, rng)
         whole = self.shapes.whole(sample, draw, rng)
         item = {"sample_id": sample.sample_id, **whole, **self._image(sample, rng)}
         part = WHOLE
         if rng.random() >= self.whole_fraction:
-            weights = np.sqrt([part["area"] for part in sample.meta["parts"]])
-            part = int(rng.choice(sample.num_parts, p=weights / weights.sum()))
+            part = int(rng.choice(sample.num_parts, p=part_chances(np.array([part["area"] for part in sample.meta["parts"]]))))
         return {**item, "part": part, **self.shapes.part(sample, part, draw, whole, rng)}
+
+
+def part_chances(areas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns how likely each part is drawn [N]: by the square root of its area, and never below `SMALLEST_PART` of the whole's."""
+    weights = np.sqrt(areas)
+    large = areas > SMALLEST_PART * areas.sum()
+    weights = np.where(large, weights, 0) if large.any() else weights
+    return weights / weights.sum()
 
 
 def anchors_with_points(device: str) -> bool:

@@ -4,7 +4,7 @@ import torch
 
 from jobs.recipes.sizes import tier
 from jobs.recipes.vae import ci
-from jobs.training.batches import PointShapes, anchors_with_points, make_draw
+from jobs.training.batches import PointShapes, anchors_with_points, make_draw, part_chances
 from jobs.training.frozen import FrozenEncoder
 from jobs.training.smoke import two_balls
 from unipart.models.geom_seg_vae import GeomSegVAE, label_values
@@ -68,3 +68,8 @@ def test_fixed_draws_have_fixed_anchors_and_a_part_the_same_in_both_frames():
 def test_on_a_processor_the_encoder_samples_for_itself():
     assert not anchors_with_points("cpu")
     assert "anchor_index" not in PointShapes(CONFIG.model, 0, 0).whole(two_balls("a", derive(0, "a")), -1, derive(0, "b"))
+
+
+def test_parts_are_drawn_by_the_root_of_their_area_and_crumbs_never():
+    np.testing.assert_allclose(part_chances(np.array([4.0, 1.0, 0.003])), [2 / 3, 1 / 3, 0])
+    np.testing.assert_allclose(part_chances(np.array([0.0, 2.0])), [0, 1])
