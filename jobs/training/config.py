@@ -155,6 +155,8 @@ class PartTrainConfig(TrainConfig):
     """As in the whole model."""
     whole_fraction: float = 0.2
     """Share of the batch where the part is the whole object (X_i = Z_0, NCS = GCS)."""
+    predicted_masks: float = 0.0
+    """Share of the batch where X_i is D_seg's answer to a click into the part (if it is of this part) and not the true mask."""
     mask_jitter: float = 0.05
     """Share of X_i's latents that is dropped, and of neighbours that is added."""
     latent_noise: float = 0.3

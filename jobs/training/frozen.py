@@ -18,6 +18,7 @@ from unipart.data.latents import read_latent_manifest
 from unipart.errors import UserError
 from unipart.models.geom_seg_vae import GeomSegVAE, label_values
 from unipart.models.pretrained import WEIGHTS, load_pretrained, read_tensors, weights_digest
+from unipart.models.seg_decoder import SegDecoder
 from unipart.rng import derive_seed
 
 M = TypeVar("M", bound=nn.Module)
@@ -194,6 +195,18 @@ def load_frozen(folder: Path, kind: type[M], place: Place) -> M:
     if not isinstance(model, kind):
         raise UserError(f"{folder} holds a {type(model).__name__}, not a {kind.__name__}", "give the folder of the right model")
     return model.to(place.device).requires_grad_(False).eval()
+
+
+def load_segmenter(folder: Path, place: Place) -> SegDecoder:
+    """Returns the frozen D_seg of a VAE's checkpoint on the device.
+
+    Raises:
+        UserError: the VAE has none.
+    """
+    segmenter = load_frozen(folder, GeomSegVAE, place).seg_decoder
+    if segmenter is None:
+        raise UserError(f"{folder} holds a VAE without a segmentation decoder", "train with true masks alone: --predicted_masks 0")
+    return segmenter
 
 
 def seeded(build: Callable[[], M], seed: int) -> M:

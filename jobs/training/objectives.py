@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from jobs.training.config import AnchorTrainConfig, AnyTrainConfig, PartTrainConfig, TrainConfig, VaeTrainConfig, WholeTrainConfig
-from jobs.training.frozen import M, StoredEncoder, image_tokens, load_frozen, make_encoder, seeded
+from jobs.training.frozen import M, StoredEncoder, image_tokens, load_frozen, load_segmenter, make_encoder, seeded
 from jobs.training.loop import Batch, Place
+from jobs.training.masks import jitter_masks, part_masks, predicted_masks
 from jobs.training.segmentation_rounds import segmentation_rounds
 from unipart.inference.checkpoints import IMAGE_ENCODER, load_image_encoder
 from unipart.losses.flow import flow_loss
@@ -161,6 +162,7 @@ class PartObjective:
         self.image_encoder = load_image_encoder(parents["whole"], image_weights).to(place.device).requires_grad_(False)
         if isinstance(self.encoder, StoredEncoder):
             self.encoder.check_images(self.image_encoder)
+        self.segmenter = load_segmenter(parents["vae"], place) if config.predicted_masks else None
         self.trained = self.dit = drawn(lambda: PartDiT(config.model), config, place)
         self.dit.stack.recompute = config.recompute
         if config.init_from_whole and not place.follows(config):
@@ -170,7 +172,10 @@ class PartObjective:
         """Returns loss, flow over the spaces and, with experts, balance."""
         whole = self.encoder.whole(batch, draw)
         z0 = whole.sample(draw)
-        members = jitter_masks(part_masks(whole.token_labels, batch["part"]), whole.anchors, self.config.mask_jitter, draw)
+        members = part_masks(whole.token_labels, batch["part"])
+        if self.segmenter is not None:
+            members = predicted_masks(self.segmenter, z0, members, self.config.predicted_masks, draw)
+        members = jitter_masks(members, whole.anchors, self.config.mask_jitter, draw)
         x0 = torch.stack([self._part_latents(batch, space, z0, draw) for space in self.config.model.spaces], dim=1)
         x0, condition = x0 * self.encoder.scale, self._disturb(z0 * self.encoder.scale, draw)
         given = condition, condition * members[..., None], members
@@ -255,30 +260,6 @@ def _started(model: nn.Module, init: Path, place: Place) -> nn.Module:
     """Gives a model the weights of a checkpoint."""
     warm_start(model, load_pretrained(init).to(place.device))
     return model
-
-
-def part_masks(token_labels: Int[Tensor, "B L"], part: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
-    """Returns which latents belong to the part; all of them for part -1, the whole object."""
-    return (token_labels == part[:, None]) | (part < 0)[:, None]
-
-
-def jitter_masks(masks: Bool[Tensor, "B L"], anchors: Float[Tensor, "B L 3"], share: float, draw: Generator) -> Bool[Tensor, "B L"]:
-    """Drops about `share` of each mask and adds as many of its nearest neighbours, as a predicted mask would.
-
-    A mask never becomes empty by this.
-    """
-    if share == 0:
-        return masks
-    chance = torch.rand(2, *masks.shape, generator=draw, device=masks.device)
-    kept = masks & (chance[0] >= share)
-    kept = torch.where(kept.any(1, keepdim=True), kept, masks)
-    near = torch.zeros_like(masks)
-    for row, (mask, places) in enumerate(zip(masks, anchors, strict=True)):
-        inside, outside = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
-        if len(inside) and len(outside):
-            distance = torch.cdist(places[outside], places[inside]).amin(1)
-            near[row, outside[distance.argsort()[: math.ceil(2 * share * len(inside))]]] = True
-    return kept | (near & (chance[1] < 0.5))
 
 
 def _noise_and_times(z0: Tensor, config: WholeTrainConfig | PartTrainConfig, draw: Generator) -> tuple[Tensor, Tensor]:
