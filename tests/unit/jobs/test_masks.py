@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from jobs.recipes import find_recipe
+from jobs.recipes.sizes import tier
+from jobs.recipes.vae import ci
 from jobs.training.frozen import load_segmenter
 from jobs.training.loop import Place
 from jobs.training.masks import predicted_masks
@@ -12,7 +14,7 @@ from jobs.training.objectives import make_objective
 from jobs.training.smoke import MadeUpSource
 from unipart.errors import UserError
 from unipart.models.geom_seg_vae import GeomSegVAE
-from unipart.models.pretrained import load_config, load_pretrained, save_pretrained
+from unipart.models.pretrained import load_pretrained, save_pretrained
 from unipart.models.seg_decoder import SegOutput
 
 CPU = Place(torch.device("cpu"))
@@ -52,7 +54,7 @@ def test_an_answer_of_the_part_stands_for_the_true_mask_and_another_does_not():
 def test_the_part_model_learns_from_predicted_masks_too(parents: dict[str, Path]):
     config = find_recipe("part", "ci").replace(predicted_masks=1.0)
     objective = make_objective(config, parents, None, CPU)
-    batch = next(iter(MadeUpSource(config, load_config(parents["vae"]), 56).train(0)))
+    batch = next(iter(MadeUpSource(config, ci(tier("ci")).model, 56).train(0)))
     losses = objective.losses(batch, torch.Generator().manual_seed(0))
     assert torch.isfinite(losses["loss"])
     plain = make_objective(config.replace(predicted_masks=0.0), parents, None, CPU)
