@@ -30,8 +30,16 @@ _MERGES_DURING_A_READ = 10
 
 def to_table(rows: Sequence[Row], columns: Mapping[str, str]) -> pa.Table:
     """Returns rows as a table with exactly these columns; what a row lacks is null."""
-    arrays = [pa.array([row.get(name) for row in rows], pa.type_for_alias(kind)) for name, kind in columns.items()]
+    arrays = [_column([row.get(name) for row in rows], pa.type_for_alias(kind)) for name, kind in columns.items()]
     return pa.table(arrays, names=list(columns))
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:  # a message quotes half a surrogate pair, as JSON may hold it: it is written as an escape
+        texts = [value if value is None else value.encode("utf-8", "backslashreplace").decode() for value in values]
+        return pa.array(texts, kind)
 
 
 def write_table(address: str, rows: Sequence[Row], columns: Mapping[str, str]) -> None:

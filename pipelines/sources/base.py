@@ -7,6 +7,14 @@ from typing import Protocol
 UNREAD = "unread:"
 """Begins the `sha256` of an asset that could not be read for the catalog; the fetch stage then says why."""
 
+REFUSED = "refused:"
+"""Begins the location of what a source found but does not read: ``refused:REASON:PATH``, with a reason of `REFUSALS`."""
+
+REFUSALS = {
+    "bad_file_name": "the name of the file, or of a folder above it, is not UTF-8: rename it",
+    "linked_folder": "a link to a folder is not followed: give that folder as a source of its own, or remove the link",
+}
+
 
 @dataclass(frozen=True)
 class AssetRef:
@@ -15,7 +23,7 @@ class AssetRef:
     Attributes:
         source: name of the source.
         uri: names the asset within its source, the same wherever the source lies.
-        location: how a worker reads it in this run.
+        location: how a worker reads it in this run; the catalog may add lines with further http(s) addresses of the same content.
         licence: SPDX name or what the source says; empty when unknown.
         sha256: of the file where the source knows it, so that nothing is read to make the catalog; else empty.
         version: a text that changes when the file does, so that a later catalog need not read it again; empty where there is none.

@@ -2,26 +2,30 @@
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
 from pipelines.sources import listing, procedural
-from pipelines.sources.base import UNREAD, AssetRef, Source
+from pipelines.sources.base import REFUSED, UNREAD, AssetRef, Source
 from pipelines.sources.folder import FolderSource
+from pipelines.sources.http import is_http
 from pipelines.sources.identity import Content, identify
 from pipelines.sources.licences import normalise_licence
 from pipelines.sources.listing import ListingSource
 from pipelines.sources.locations import open_asset
 from pipelines.sources.procedural import ProceduralSource
-from unipart.errors import EnvironmentProblem, Reject, UserError
+from unipart.errors import UserError
 from unipart.geometry.load import LoadLimits
 from unipart.storage import MAX_S3_CONNECTIONS
 
 ASSET_ID_DIGITS = 20
 _BATCH = 1024
 """Assets in work at once, so that a listing of millions is not queued as a whole."""
+_MOST_TWINS = 3
+"""Further addresses that are tried for a download."""
 
 Row = dict[str, Any]
 
@@ -40,7 +44,11 @@ def find_source(spec: str) -> Source:
 
 
 def build_catalog(
-    specs: Sequence[str], limit: int | None = None, max_bytes: int = LoadLimits().max_bytes, known: Iterable[Row] = ()
+    specs: Sequence[str],
+    limit: int | None = None,
+    max_bytes: int = LoadLimits().max_bytes,
+    known: Iterable[Row] = (),
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
     """Lists the assets of all sources with their content hashes, read in parallel where the source does not know them.
 
@@ -51,6 +59,7 @@ def build_catalog(
         limit: take this many, spread over the sources by a hash of their names; a larger limit adds to the same ones.
         max_bytes: limit of a download, and of the side files of an asset together.
         known: rows of an earlier catalog; files without side files that are still of the same version are not read again.
+        tell: is told after every asset how many are done, and of how many.
 
     Returns:
         Rows with every column of the catalog except `split`, in the order of the sources.
@@ -60,11 +69,43 @@ def build_catalog(
     """
     if not specs:
         raise UserError("no source given", "give a folder of mesh files, an s3:// prefix, a listing or procedural:count=N")
-    refs: Iterable[AssetRef] = chain.from_iterable(find_source(spec).list_assets() for spec in specs)
-    if limit is not None:
-        chosen = heapq.nsmallest(limit, enumerate(refs), key=lambda item: hashlib.sha256(item[1].uri.encode()).digest())
+    found = map(_nameable, chain.from_iterable(find_source(spec).list_assets() for spec in specs))
+    if limit is None:
+        refs = list(found)
+    else:
+        chosen = heapq.nsmallest(limit, enumerate(found), key=lambda item: hashlib.sha256(item[1].uri.encode()).digest())
         refs = [ref for _, ref in sorted(chosen, key=lambda item: item[0])]
-    return list(_rows(iter(refs), max_bytes, {(row["location"], row["version"]): row for row in known if row.get("version")}))
+    rows = []
+    for row in _rows(iter(refs), max_bytes, {(row["location"], row["version"]): row for row in known if row.get("version")}):
+        rows.append(row)
+        tell(len(rows), len(refs))
+    _join_twins(rows)
+    return rows
+
+
+def _join_twins(rows: Sequence[Row]) -> None:
+    """Gives the first of several addresses of one content the others to fall back on: links die, and listings know many copies.
+
+    The later ones count as duplicates in any case. Copies under another licence stay out of it.
+    """
+    first: dict[tuple[str, str], Row] = {}
+    for row in (row for row in rows if is_http(row["location"])):
+        twin = first.setdefault((row["sha256"], row["licence"]), row)
+        if twin is not row and twin["location"].count("\n") < _MOST_TWINS:
+            twin["location"] += "\n" + row["location"]
+
+
+def _nameable(ref: AssetRef) -> AssetRef:
+    """Returns the asset as it is, or refused where a file name is not UTF-8: no table could hold it."""
+    source, uri, location = map(_escaped, (ref.source, ref.uri, ref.location))
+    if location == ref.location and (source, uri) == (ref.source, ref.uri):
+        return ref
+    return replace(ref, source=source, uri=uri, location=f"{REFUSED}bad_file_name:{location}")
+
+
+def _escaped(name: str) -> str:
+    """Returns a file name with the bytes that are not UTF-8 as hexadecimal digits."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _rows(refs: Iterator[AssetRef], max_bytes: int, known: Mapping[tuple[str, str], Row]) -> Iterator[Row]:
@@ -82,7 +123,7 @@ def _rows(refs: Iterator[AssetRef], max_bytes: int, known: Mapping[tuple[str, st
 
 
 def _row(ref: AssetRef, content: Content | None) -> Row:
-    sha256 = ref.sha256 or (content.sha256 if content else UNREAD + hashlib.sha256(f"{ref.source}\n{ref.uri}".encode()).hexdigest())
+    sha256 = ref.sha256 or (content.sha256 if content else _unread(ref))
     return {
         "asset_id": sha256.removeprefix(UNREAD)[:ASSET_ID_DIGITS],
         "source": ref.source,
@@ -95,10 +136,18 @@ def _row(ref: AssetRef, content: Content | None) -> Row:
     }
 
 
+def _unread(ref: AssetRef) -> str:
+    """Returns what stands for the hash of a file that was not read; two roots may have the same source and uri."""
+    return UNREAD + hashlib.sha256("\n".join((ref.source, ref.uri, ref.location)).encode()).hexdigest()
+
+
 def _identify(ref: AssetRef, max_bytes: int) -> Content | None:
-    """Returns the identity of an asset; None when it cannot be read, which is for the fetch stage to explain."""
+    """Returns the identity of an asset; None when it cannot be read, which is for the fetch stage to explain.
+
+    The fetch stage meets the same error in its isolated process, so that one bad asset does not end the run.
+    """
     try:
         with open_asset(ref.location, max_bytes) as asset:
             return identify(asset.file, asset.suffix, asset.folder)
-    except (Reject, OSError, EnvironmentProblem):
+    except (OSError, ValueError, OverflowError):  # `Reject` and `EnvironmentProblem` are ValueErrors
         return None

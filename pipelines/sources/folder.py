@@ -1,6 +1,8 @@
 """Mesh files in a folder or below an s3:// prefix, or a single one.
 
-Licences come from a ``manifest.csv`` (path, licence) at the top, if there is one.
+Licences come from a ``manifest.csv`` (path, licence or license) at the top, if there is one. A link to a mesh file is read wherever
+it leads: who put it there meant that file. A link to a folder is not followed (it may lead anywhere, or round in a circle), but it
+is listed, so that the run counts it and says why.
 """
 
 import csv
@@ -10,12 +12,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pipelines.sources.base import AssetRef
+from pipelines.sources.base import REFUSED, AssetRef
 from unipart import storage
 from unipart.errors import UserError
 from unipart.geometry.load import SUFFIXES
 
 MANIFEST = "manifest.csv"
+_LICENCE = ("licence", "license")
+_READ = f"a folder of mesh files, one mesh file ({', '.join(SUFFIXES)}), a listing (.parquet, .csv) or procedural:count=N"
 
 
 class FolderSource:
@@ -25,63 +29,80 @@ class FolderSource:
         spec: a folder or file, or the s3:// address of a prefix or of one object.
 
     Raises:
-        UserError: the path does not exist.
+        UserError: the path does not exist, or is a file that no reader takes.
         EnvironmentProblem: the bucket cannot be read.
     """
 
     def __init__(self, spec: str) -> None:
         if not storage.is_s3(spec) and not Path(spec).exists():
             raise UserError(f"source {spec} does not exist", "give a folder of mesh files, one mesh file, or procedural:count=N")
+        if Path(spec).is_file() and PurePosixPath(spec).suffix.lower() not in SUFFIXES:
+            raise UserError(f"source {spec} is no mesh file and no listing", f"give {_READ}")
         whole = spec.rstrip("/") if storage.is_s3(spec) else Path(spec).resolve().as_posix()
         has_suffix = PurePosixPath(whole).suffix.lower() in SUFFIXES
         self.file = PurePosixPath(whole).name if has_suffix and not Path(whole).is_dir() and storage.exists(whole) else None
         self.root = whole if self.file is None else whole.rpartition("/")[0]
 
     def list_assets(self) -> Iterator[AssetRef]:
-        """Yields the mesh files sorted by path; side files (.bin, .mtl, textures) are not assets."""
+        """Yields the mesh files and the linked folders, sorted by path; side files (.bin, .mtl, textures) are not assets."""
         name = self.root.rpartition("/")[2]
         licences = self._licences()
         found = False
-        for uri, version in [(self.file, "")] if self.file else self._meshes():
+        for uri, version, refusal in [(self.file, "", "")] if self.file else self._meshes():
             found = True
-            location = storage.join(self.root, uri)
+            location = refusal + storage.join(self.root, uri)
             yield AssetRef(source=name, uri=uri, location=location, licence=licences.get(uri, ""), version=version)
         if not found:
-            raise UserError(f"source {self.root} holds no mesh file", f"give files that end in {', '.join(SUFFIXES)}")
+            raise UserError(f"source {self.root} holds no mesh file", f"give {_READ}")
 
-    def _meshes(self) -> list[tuple[str, str]]:
-        """Returns the mesh files with their versions, sorted by name."""
-        files = storage.list_versions(self.root) if storage.is_s3(self.root) else sorted(_walk(self.root))
-        return [file for file in files if _is_mesh(file[0])]
+    def _meshes(self) -> list[tuple[str, str, str]]:
+        """Returns (name, version, "") of the mesh files and (name, "", refusal) of the linked folders, sorted by name."""
+        is_s3 = storage.is_s3(self.root)
+        files = [(*file, "") for file in storage.list_versions(self.root)] if is_s3 else sorted(_walk(self.root))
+        return [file for file in files if _is_shown(file[0]) and (file[2] or _is_mesh(file[0]))]
 
     def _licences(self) -> dict[str, str]:
         address = storage.join(self.root, MANIFEST)
         if not storage.exists(address):
             return {}
-        rows = csv.DictReader(io.StringIO(storage.read_bytes(address).decode("utf-8-sig"), newline=""))
-        if not {"path", "licence"} <= set(rows.fieldnames or ()):
-            return {}
-        return {row["path"]: row["licence"] or "" for row in rows}
+        try:
+            rows = csv.DictReader(io.StringIO(storage.read_bytes(address).decode("utf-8-sig"), newline=""))
+            columns = [name for name in _LICENCE if name in (rows.fieldnames or ())]
+            if len(columns) > 1:
+                raise UserError(f"{address} has the columns {' and '.join(columns)}", "keep one of them")
+            if not columns or "path" not in (rows.fieldnames or ()):
+                return {}
+            return {row["path"]: row[columns[0]] or "" for row in rows}
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{address} does not read as a CSV file in UTF-8: {error}", "save it as UTF-8, or remove it") from None
 
 
 def _is_mesh(name: str) -> bool:
-    hidden = any(part.startswith(".") for part in name.split("/"))
-    return PurePosixPath(name).suffix.lower() in SUFFIXES and not hidden
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def _walk(root: str) -> Iterator[tuple[str, str]]:
-    """Yields the files of a folder, also unreadable ones and broken links (they shall be counted), but no pipes and devices."""
+def _is_shown(name: str) -> bool:
+    return not any(part.startswith(".") for part in name.split("/"))
+
+
+def _walk(root: str) -> Iterator[tuple[str, str, str]]:
+    """Yields the files of a folder, also unreadable ones and broken links (they shall be counted), but no pipes and devices.
+
+    Each is (name, version, ""); a link to a folder is (name, "", beginning of its location).
+    """
 
     def fail(error: OSError) -> None:
         raise UserError(f"folder {error.filename} cannot be listed: {error.strerror}", "make it readable, or give another folder")
 
-    for folder, _, names in os.walk(root, onerror=fail):
+    for folder, folders, names in os.walk(root, onerror=fail):
+        for link in filter(Path.is_symlink, (Path(folder, name) for name in folders)):
+            yield link.relative_to(root).as_posix(), "", f"{REFUSED}linked_folder:"
         for name in names:
             path = Path(folder, name)
             try:
                 status = path.stat()
             except OSError:
-                yield path.relative_to(root).as_posix(), ""
+                yield path.relative_to(root).as_posix(), "", ""
                 continue
             if stat.S_ISREG(status.st_mode):
-                yield path.relative_to(root).as_posix(), storage.version_of(status)
+                yield path.relative_to(root).as_posix(), storage.version_of(status), ""

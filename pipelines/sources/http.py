@@ -23,7 +23,7 @@ _SILENCE_SECONDS = 30.0
 """How long a connection may say nothing."""
 _TOTAL_SECONDS = 600.0
 """How long one attempt may take."""
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 _IN_MEMORY = 32 << 20
 """Larger downloads go to a temporary file."""
 _REFUSALS = {401: "forbidden", 403: "forbidden", 404: "not_found", 410: "not_found"}
@@ -43,12 +43,30 @@ class _HttpRedirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if not is_http(newurl):
             raise Reject("unsafe_redirect", f"{req.full_url} redirects to {newurl[:120]!r}; only http and https are followed")
+        fp.close()  # or urllib would read the body of the redirect to its end, however long it is
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # pyright: ignore[reportArgumentType]
 
 
 def is_http(url: str) -> bool:
     """Tells whether the address begins with http:// or https://."""
     return url[:7].lower() == "http://" or url[:8].lower() == "https://"
+
+
+def quoted_address(url: str) -> str:
+    """Returns an address in ASCII: lists of files have spaces and letters beyond it.
+
+    Raises:
+        Reject: ``bad_uri`` when it does not parse, names no host or a port that does not exist.
+    """
+    try:
+        address = quote(url, safe=string.punctuation)
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port  # an impossible port raises
+    except ValueError as error:
+        raise Reject("bad_uri", f"{url[:200]!r} is no address: {error}") from None
+    if not host:
+        raise Reject("bad_uri", f"{url[:200]!r} names no host")
+    return address
 
 
 def raw_address(uri: str) -> str:
@@ -77,7 +95,7 @@ def download(url: str, max_bytes: int, back_off: float = _BACK_OFF_SECONDS) -> B
             ``unsafe_redirect``, ``bad_uri``.
         DownloadError: still failing after a few attempts: 408, 425, 429, 5xx, a connection that fails, breaks or is too slow.
     """
-    address = quote(url, safe=string.punctuation)  # spaces and letters beyond ASCII, as lists of files have them
+    address = quoted_address(url)
     wait = back_off
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -107,18 +125,16 @@ def _attempt(url: str, max_bytes: int) -> BinaryIO:
         if 300 <= error.code < 400:
             raise Reject("unsafe_redirect", f"{url}: {error.msg[:200]}") from None
         raise Reject(_REFUSALS.get(error.code, "http_error"), f"{url}: HTTP {error.code} {error.reason}") from None
-    except (http.client.InvalidURL, UnicodeError) as error:
-        raise Reject("bad_uri", f"{url[:200]!r} is no address: {error}") from None
     except Reject:
         raise
+    except (http.client.InvalidURL, ValueError, OverflowError) as error:  # of a redirect too; OverflowError: the port
+        raise Reject("bad_uri", f"{url[:200]!r} is no address, or leads to none: {error}") from None
     except (OSError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
         reason = getattr(error, "reason", error)
         raise _Transient(f"{type(reason).__name__}: {reason}") from None
 
 
 def _open(url: str) -> Any:
-    if not urlsplit(url).hostname:
-        raise Reject("bad_uri", f"{url[:200]!r} names no host")
     opener = urllib.request.OpenerDirector()  # nothing but HTTP: build_opener would add file:, ftp: and data:
     for handler in (
         urllib.request.ProxyHandler(),
@@ -134,15 +150,14 @@ def _open(url: str) -> Any:
 
 
 def _read_body(response: Any, max_bytes: int) -> BinaryIO:
-    declared = response.headers.get("Content-Length", "")
-    expected = int(declared) if declared.isdigit() else None
+    expected: int | None = response.length  # as it is declared; None where it is not, or not as a number
     if expected is not None and expected > max_bytes:
         raise Reject("file_too_large", f"{response.url} has {expected} bytes, the limit is {max_bytes}")
     deadline = time.monotonic() + _TOTAL_SECONDS
     body = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - handed to the caller
     size = 0
     try:
-        while chunk := response.read(_CHUNK):
+        while chunk := response.read1(_CHUNK):  # what has come: `read` would wait for all of it, and the deadline with it
             size += len(chunk)
             if size > max_bytes:
                 raise Reject("file_too_large", f"{response.url} has more than {max_bytes} bytes, the limit")
@@ -161,4 +176,4 @@ def _read_body(response: Any, max_bytes: int) -> BinaryIO:
 def _retry_after(error: urllib.error.HTTPError) -> float:
     """Returns the seconds that a server asks to wait; dates are not read."""
     text = error.headers.get("Retry-After", "") if error.headers else ""
-    return min(float(text), _LONGEST_WAIT_SECONDS) if text.isdigit() else 0.0
+    return min(float(text), _LONGEST_WAIT_SECONDS) if text.isdecimal() else 0.0

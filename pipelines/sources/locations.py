@@ -1,7 +1,7 @@
 """How an asset is opened by its location: a path, s3://, http(s):// or a procedural specification."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -9,13 +9,15 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from pipelines.sources import procedural
-from pipelines.sources.http import download, is_http
+from pipelines.sources.base import REFUSALS, REFUSED
+from pipelines.sources.http import DownloadError, download, is_http, quoted_address
 from pipelines.sources.identity import read_references
 from unipart import storage
 from unipart.errors import Reject
 from unipart.geometry.formats.files import AssetFolder, has_scheme
 from unipart.geometry.load import SUFFIXES
 
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tga", ".gif", ".ktx2", ".dds")
 _MAGIC = {b"glTF": ".glb", b"ply\n": ".ply", b"ply\r": ".ply", b"DRAC": ".drc"}
 
 
@@ -58,15 +60,21 @@ def open_asset(location: str, max_bytes: int) -> Iterator[OpenAsset]:
         max_bytes: limit of a download, and of the side files together.
 
     Raises:
-        Reject: ``not_found``, ``unsupported_uri``, ``unsupported_format``, ``side_files_over_http``, or as `download`.
+        Reject: ``not_found``, ``bad_uri``, ``unsupported_uri``, ``unsupported_format``, ``side_files_over_http``, one of
+            `REFUSALS`, or as `download`.
         OSError: it cannot be read now.
         EnvironmentProblem: the object storage cannot be reached.
     """
     if location.startswith(procedural.SCHEME):
         yield OpenAsset(io.BytesIO(procedural.build(location)), ".glb", AssetFolder(None, max_bytes))
     elif is_http(location):
-        with download(_known_format(location), max_bytes) as file:
-            yield _downloaded(file, location, max_bytes)
+        file, url = _download_any(location.split("\n"), max_bytes)
+        with file:
+            yield _downloaded(file, url, max_bytes)
+    elif location.startswith(REFUSED) and (reason := location.split(":")[1]) in REFUSALS:
+        raise Reject(reason, f"{location.split(':', 2)[-1]}: {REFUSALS[reason]}")
+    elif "\0" in location:
+        raise Reject("bad_uri", f"{location[:200]!r} holds a character that no path has")
     elif has_scheme(location) and not storage.is_s3(location):
         raise Reject("unsupported_uri", f"{location[:120]!r}: an asset is a path, or an http(s):// or s3:// address")
     else:
@@ -76,6 +84,17 @@ def open_asset(location: str, max_bytes: int) -> Iterator[OpenAsset]:
                 yield OpenAsset(file, PurePosixPath(name).suffix.lower(), AssetFolder(folder or slash or ".", max_bytes))
         except FileNotFoundError:
             raise Reject("not_found", f"{location} does not exist (any more)") from None
+
+
+def _download_any(urls: Sequence[str], max_bytes: int) -> tuple[BinaryIO, str]:
+    """Returns the first download that succeeds and its address; else raises what may succeed later, or what the first one said."""
+    problems: list[Reject | DownloadError] = []
+    for url in urls:
+        try:
+            return download(_known_format(url), max_bytes), url
+        except (Reject, DownloadError) as problem:
+            problems.append(problem)
+    raise next((problem for problem in problems if isinstance(problem, DownloadError)), problems[0])
 
 
 def _known_format(url: str) -> str:
@@ -89,13 +108,21 @@ def _known_format(url: str) -> str:
 def _downloaded(file: BinaryIO, url: str, max_bytes: int) -> OpenAsset:
     suffix = _suffix(url) or _MAGIC.get(file.read(4), "")
     file.seek(0)
-    references = [name for name in read_references(file, suffix) if not has_scheme(name)]
+    buffers = _buffers(file, suffix)
     file.seek(0)
-    if references:
-        told = f"the file names {references[0][:80]!r}; side files are not fetched over HTTP"
+    if buffers:
+        told = f"the geometry is in {buffers[0][:80]!r}; side files are not fetched over HTTP"
         raise Reject("side_files_over_http", f"{told}: list a GLB with everything inside, or use a folder or an s3:// prefix")
     return OpenAsset(file, suffix, AssetFolder(None, max_bytes))
 
 
+def _buffers(file: BinaryIO, suffix: str) -> list[str]:
+    """Returns the side files that hold geometry; without the others (materials, textures) a file loads, with a warning."""
+    if suffix not in (".gltf", ".glb"):
+        return []
+    names = [name for name in read_references(file, suffix) if not has_scheme(name)]
+    return [name for name in names if PurePosixPath(name).suffix.lower() not in _IMAGES]
+
+
 def _suffix(url: str) -> str:
-    return PurePosixPath(urlsplit(url).path).suffix.lower()
+    return PurePosixPath(urlsplit(quoted_address(url)).path).suffix.lower()

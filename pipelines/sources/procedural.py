@@ -43,7 +43,7 @@ class ProceduralSource:
 def build(location: str) -> bytes:
     """Returns the GLB of one object by its location."""
     fields = _parse(location, {"kind": "", "seed": "0"})
-    return procedural.build_glb(fields["kind"], int(fields["seed"]))
+    return procedural.build_glb(fields["kind"], _integer(location, fields, "seed"))
 
 
 def _parse(spec: str, defaults: dict[str, str]) -> dict[str, str]:

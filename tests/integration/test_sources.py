@@ -4,9 +4,12 @@ import hashlib
 import json
 import struct
 import threading
+import time
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,18 +33,21 @@ TRIANGLE = b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
 
 
 class Site:
-    """What the HTTP server answers: path -> (status, headers, body), or a list of them for the first, second ... request."""
+    """What the HTTP server answers: path -> (status, headers, body), or a list of them for the first, second ... request.
+
+    A body is its bytes, or a function that returns an iterator of pieces.
+    """
 
     def __init__(self, port: int) -> None:
         self.root = f"http://127.0.0.1:{port}"
-        self.answers: dict[str, list[tuple[int, dict[str, str], bytes]]] = {}
+        self.answers: dict[str, list[tuple[int, dict[str, str], Any]]] = {}
         self.requests: Counter[str] = Counter()
 
     def put(self, path: str, *answers, status: int = 200, body: bytes = b"", **headers: str) -> str:
         self.answers[path] = list(answers) or [(status, headers, body)]
         return self.root + path
 
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+    def answer(self, path: str) -> tuple[int, dict[str, str], Any]:
         answers = self.answers.get(path, [(404, {}, b"")])
         self.requests[path] += 1
         return answers[min(self.requests[path], len(answers)) - 1]
@@ -53,11 +59,14 @@ def site():
         def do_GET(self):
             status, headers, body = place.answer(self.path)
             self.send_response(status)
-            for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            length = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
+            for name, value in (length | headers).items():
                 if value:
                     self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                for piece in (body,) if isinstance(body, bytes) else body():
+                    self.wfile.write(piece)
 
         def log_message(self, *args):
             pass
@@ -100,6 +109,13 @@ def split_glb(data: bytes) -> tuple[bytes, bytes]:
 def load(location: str, **limits):
     (row,) = build_catalog([location])
     return FetchStage(LoadLimits(**limits))(row)["scene"]
+
+
+def trickle():
+    """Pieces that take three seconds."""
+    for _ in range(60):
+        yield b"x"
+        time.sleep(0.05)
 
 
 class TestDownload:
@@ -155,6 +171,28 @@ class TestDownload:
         with pytest.raises(Reject, match="unsafe_redirect"):
             self.fetch(site.put("/away.glb", status=302, Location=target))
 
+    @pytest.mark.parametrize("target", ["http://[x/a.glb", "http://127.0.0.1:99999/a.glb"])
+    def test_redirects_to_no_address(self, site, target):
+        with pytest.raises((Reject, DownloadError)) as error:
+            self.fetch(site.put("/nowhere.glb", status=302, Location=target))
+        assert "[x" not in target or "bad_uri" in str(error.value)
+
+    def test_a_server_that_trickles_is_left_when_the_time_is_over(self, site, monkeypatch):
+        monkeypatch.setattr(http, "_TOTAL_SECONDS", 0.1)
+        monkeypatch.setattr(http, "_ATTEMPTS", 1)
+        started = time.monotonic()
+        with pytest.raises(DownloadError, match=r"no end after 0\.1 s"):
+            self.fetch(site.put("/slow.glb", (200, {}, trickle)))
+        site.put("/target.glb", body=b"abc")
+        assert self.fetch(site.put("/slowly.glb", (302, {"Location": "/target.glb"}, trickle))) == b"abc"
+        assert time.monotonic() - started < 1.5
+
+    @pytest.mark.parametrize("length", ["²", "9" * 5000, "-1", "many"])
+    def test_a_length_that_is_none_is_not_believed(self, site, length):
+        assert self.fetch(site.put("/length.glb", (200, {"Content-Length": length}, b"abc"))) == b"abc"
+        busy = (503, {"Retry-After": "²"}, b"")
+        assert self.fetch(site.put("/retry.glb", busy, (200, {}, b"abc"))) == b"abc"
+
     def test_a_circle_of_redirects_ends(self, site):
         with pytest.raises(Reject, match="unsafe_redirect"):
             self.fetch(site.put("/circle.glb", status=302, Location="/circle.glb"))
@@ -178,19 +216,40 @@ class TestHttpAssets:
     def test_format_by_content_where_the_name_says_none(self, site, tmp_path):
         assert len(self.fetch(site, tmp_path, "/download?id=3", GLB["chair"])[1]().faces) > 0
 
-    @pytest.mark.parametrize(
-        ("name", "body"),
-        [
-            ("/s.obj", b"mtllib s.mtl\n" + TRIANGLE),
-            ("/s.gltf", split_glb(GLB["chair"])[0]),
-        ],
-    )
-    def test_side_files_over_http_are_refused_with_the_fix(self, site, tmp_path, name, body):
-        row, scene = self.fetch(site, tmp_path, name, body)
+    def test_buffers_over_http_are_refused_with_the_fix(self, site, tmp_path):
+        row, scene = self.fetch(site, tmp_path, "/s.gltf", split_glb(GLB["chair"])[0])
         assert row["sha256"].startswith(UNREAD)
-        with pytest.raises(Reject, match=r"side_files_over_http.*GLB.*s3://"):
+        with pytest.raises(Reject, match=r"side_files_over_http.*data/a%20b\.bin.*GLB.*s3://"):
             scene()
-        assert site.requests["/s.mtl"] == 0
+
+    def test_without_its_materials_a_file_loads_as_from_a_folder(self, site, tmp_path):
+        length, kind = struct.unpack_from("<I4s", GLB["chair"], 12)
+        text = json.loads(GLB["chair"][20 : 20 + length]) | {"images": [{"uri": "wood.png"}]}
+        chunk = json.dumps(text).encode()
+        chunk += b" " * (-len(chunk) % 4)
+        rest = struct.pack("<I4s", len(chunk), kind) + chunk + GLB["chair"][20 + length :]
+        assert len(self.fetch(site, tmp_path, "/t.glb", b"glTF" + struct.pack("<II", 2, 12 + len(rest)) + rest)[1]().faces) > 0
+        row, scene = self.fetch(site, tmp_path, "/s.obj", b"mtllib s.mtl\n" + TRIANGLE)
+        assert not row["sha256"].startswith(UNREAD)
+        assert any("missing_material_file" in warning for warning in scene().warnings)
+        assert site.requests["/s.mtl"] == site.requests["/wood.png"] == 0
+
+    def test_a_twin_stands_in_for_a_dead_link(self, site, tmp_path, monkeypatch):
+        monkeypatch.setattr(http, "_ATTEMPTS", 1)
+        names = ("gone", "busy", "alive", "other")
+        urls = [site.root + f"/twin/{name}.obj" for name in names]
+        site.put("/twin/busy.obj", status=503)
+        site.put("/twin/alive.obj", body=TRIANGLE)
+        digest = hashlib.sha256(TRIANGLE).hexdigest()
+        path = listing(tmp_path / "list.parquet", uri=urls, sha256=[digest] * 4, license=["by", "by", "by", "cc0"])
+        rows = build_catalog([path])
+        assert [row["uri"] for row in rows] == urls
+        assert [row["location"] for row in rows] == ["\n".join(urls[:3]), *urls[1:]]
+        assert len(FetchStage(LoadLimits())(rows[0])["scene"].faces) == 1
+        with pytest.raises(DownloadError, match="HTTP 503"):
+            FetchStage(LoadLimits())({**rows[0], "location": "\n".join(urls[:2])})
+        with pytest.raises(Reject, match=r"not_found: .*/twin/gone"):
+            FetchStage(LoadLimits())({**rows[0], "location": f"{urls[0]}\n{urls[3]}\nno address"})
 
     def test_a_web_page_is_no_mesh(self, site, tmp_path):
         with pytest.raises(Reject, match="bad_magic"):

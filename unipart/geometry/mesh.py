@@ -7,6 +7,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from unipart.errors import Reject
+
 HALF_EXTENT = 0.9999
 """Max half extent of a normalised object (GCS) or part (NCS)."""
 
@@ -29,15 +31,19 @@ class Similarity:
 
         Raises:
             ValueError: no points, or all of them in one place.
+            Reject: ``coordinate_range`` where the map is beyond float64 (coordinates of 9e307, extents of 1e-308), and for NaN.
         """
         if len(points) == 0:
             raise ValueError("a bounding box needs at least one point")
         low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
-        half = float((high - low).max()) / 2
-        if not np.isfinite(half) or half <= 0:
+        if (low == high).all():
             raise ValueError("the points have no extent")
-        scale = half_extent / half
-        return cls.of(scale, -(low + high) / 2 * scale)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            scale = half_extent / ((high - low).max() / 2)
+            offset = -(low + high) / 2 * scale
+        if not (np.isfinite([scale, *offset]).all() and scale > 0):
+            raise Reject("coordinate_range", f"coordinates from {low.min():.3g} to {high.max():.3g} leave the range of float64")
+        return cls.of(scale, offset)
 
     @classmethod
     def of(cls, scale: float, offset: NDArray[Any] | Sequence[float]) -> Self:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import struct
+import tracemalloc
 
 import DracoPy
 import numpy as np
@@ -13,6 +14,9 @@ from PIL import Image
 
 from unipart.errors import Reject
 from unipart.geometry.formats.files import AssetFolder
+from unipart.geometry.formats.gltf_buffers import BufferReader
+from unipart.geometry.formats.gltf_container import open_container
+from unipart.geometry.formats.scene import SceneBuilder
 from unipart.geometry.glb import GlbNode, write_glb
 from unipart.geometry.load import LoadLimits, load_scene, load_scene_bytes
 from unipart.geometry.mesh import Mesh
@@ -147,6 +151,27 @@ class TestAccessors:
         document["bufferViews"][0]["byteStride"] = 8
         np.testing.assert_allclose(load(document).vertices.max(axis=0), [2, 2, 0])
 
+    def test_a_stride_beyond_the_format_is_named(self):
+        document = gltf({"POSITION": TRIANGLE, "indices": np.array([0, 0, 0], "<u2")})
+        document["accessors"][0]["count"] = 1
+        document["bufferViews"][0]["byteStride"] = 2**70
+        with pytest.raises(Reject, match=r"invalid_gltf.*bufferViews\.0\.byteStride"):
+            load(document)
+
+    def test_accessors_do_not_copy_the_view_that_they_share(self):
+        document = gltf({"POSITION": TRIANGLE, "_rest": np.zeros(1 << 22, "u1")})
+        document["bufferViews"][0]["byteLength"] = document["buffers"][0]["byteLength"] - 4
+        folder = AssetFolder(None, 1 << 30)
+        data = json.dumps(document).encode()
+        container = open_container(data, ".gltf", SceneBuilder(LoadLimits()))
+        reader = BufferReader(container, folder)
+        reader.accessor(0)  # opens the buffer
+        tracemalloc.start()
+        reader.accessor(0)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1 << 20
+
     def test_sparse_values_replace(self):
         document = gltf({"POSITION": TRIANGLE, "_where": np.array([1], "<u2"), "_what": np.array([[5, 0, 0]], "<f4")})
         where = {"bufferView": 1, "componentType": 5123}
@@ -207,11 +232,15 @@ class TestGraph:
         scene = load(gltf(arrays, nodes=nodes, skins=[{"joints": [2]}]))
         np.testing.assert_allclose(scene.vertices.min(axis=0), [0, 5, 0])
 
-    def draco(self, data: bytes) -> dict:
+    def test_half_a_surrogate_pair_in_a_name(self):
+        scene = load(gltf({"POSITION": TRIANGLE}, nodes=[{"mesh": 0, "name": "\ud800"}]))
+        assert scene.node_names == (r"\ud800",)
+
+    def draco(self, data: bytes, mode: int = 4) -> dict:
         """A box whose accessors are empty: all of it is in the compressed view."""
         compressed = {"bufferView": 0, "attributes": {"POSITION": 2, "TEXCOORD_0": 1, "COLOR_0": 0}}
         arrays = {"_draco": np.frombuffer(data, "u1"), **{name: np.zeros((8, 3), "<f4") for name in ("POSITION", "COLOR_0")}}
-        primitive = {"extensions": {"KHR_draco_mesh_compression": compressed}}
+        primitive = {"extensions": {"KHR_draco_mesh_compression": compressed}, "mode": mode}
         return gltf(arrays, primitive, extensionsRequired=["KHR_draco_mesh_compression"])
 
     def test_draco_compressed_geometry(self):
@@ -224,6 +253,8 @@ class TestGraph:
         np.testing.assert_allclose(Mesh(scene.vertices, scene.faces).volume(), mesh.volume(), rtol=1e-4)
         assert (scene.corner_color == 1).all()
         assert {tuple(row) for row in scene.corner_uv.reshape(-1, 2).round(4)} == {tuple(row) for row in uv.astype("f4").round(4)}
+        strip = load(self.draco(data, mode=5))
+        assert (strip.faces == scene.faces).all()
         assert reason_of(self.draco(data[: len(data) // 2])) == "parse_error"
         assert reason_of(self.draco(b"DRACO" + bytes(60))) == "parse_error"
 
@@ -282,6 +313,26 @@ class TestReferences:
             folder.read("b")
         assert caught.value.reason == "file_too_large"
         assert AssetFolder(tmp_path, 100).read("b") == bytes(60)
+
+    @pytest.mark.parametrize("quoted", ["+/=", "+/=\n "])
+    def test_base64_may_be_percent_encoded_or_wrapped(self, quoted):
+        points = np.array([[0, 0, 0], [1.7, 0, 0], [0, 3.3, 0]], "<f4")
+        body = base64.b64encode(points.tobytes() + b"\xff\xfe").decode()
+        assert {"/", "="} <= set(body)
+        kept = set(quoted) - {"\n", " "}
+        body = "".join(f"%{ord(letter):02X}" if letter in kept and "\n" not in quoted else letter for letter in body)
+        body = "\n ".join(body[i : i + 20] for i in range(0, len(body), 20)) if "\n" in quoted else body
+        scene = load(self.document(f"data:application/octet-stream;BASE64,{body}"))
+        np.testing.assert_array_equal(scene.vertices, points)
+
+    @pytest.mark.parametrize("uri", ["data:;base64,AA-_AA", "data:;base64,A", "data:;base64,\u00e4", "data:,\ud800", "data:"])
+    def test_data_uris_that_do_not_decode(self, uri):
+        assert reason_of(self.document(uri)) == "bad_data_uri"
+
+    def test_half_a_surrogate_pair_names_no_file(self, tmp_path):
+        for uri in ("\ud800.bin", "\udcff.bin"):
+            with pytest.raises(Reject, match="bad_uri"):
+                AssetFolder(tmp_path, 100).read(uri)
 
     def test_missing_and_short_buffers(self, tmp_path):
         with pytest.raises(Reject) as caught:
@@ -359,6 +410,13 @@ class TestObj:
     def test_indices_out_of_range(self, face):
         assert reason_of((SQUARE_OBJ + f"f {face}\n").encode(), ".obj") == "index_out_of_range"
 
+    def test_comments_behind_numbers_and_signs_in_names(self):
+        text = "o box#1\nv 0 0 0 # note\nv 1 0 0#note\nv 0 1 0\t# 1 2 3\nvt 0 # 1\nvn 0 0 1 # up\nf 1/1/1 2/1/1 3/1/1 # 1\n"
+        scene = load_scene_bytes(text.encode(), ".obj")
+        np.testing.assert_array_equal(scene.vertices, TRIANGLE)
+        np.testing.assert_array_equal(scene.corner_color, 1)
+        assert scene.node_names == ("box#1",)
+
     def test_text_that_is_none(self):
         assert reason_of((SQUARE_OBJ + "f 1 2 3\n").encode("utf-16"), ".obj") == "parse_error"
         assert reason_of(b"v 0 zero 0\n", ".obj") == "parse_error"
@@ -422,6 +480,44 @@ class TestPly:
         assert reason_of(b"solid", ".ply") == "bad_magic"
         assert reason_of(ply().replace(b"0 1 2 3", b"0 1 2 -3"), ".ply") == "index_out_of_range"
 
+    def with_lists(self, order: str, *, vertex: str = "", face: str = "", count_type: str = "uchar", length: object = 3) -> bytes:
+        """A triangle whose named properties are lists of one value instead of numbers, or the other way round."""
+        form = {"ascii": "ascii", "<": "binary_little_endian"}[order]
+        names = ("x", "y", "z", "red", "green", "blue", "alpha")
+        kinds = {name: f"list uchar float {name}" if name == vertex else f"float {name}" for name in names}
+        head = f"ply\nformat {form} 1.0\nelement vertex 3\n" + "".join(f"property {kind}\n" for kind in kinds.values())
+        head += f"element face 1\nproperty list {count_type} int vertex_indices\n"
+        head += (f"property float {face}\n" if face else "") + "end_header\n"
+        rows, packed = [], b""
+        for point in TRIANGLE.tolist():
+            for key, value in zip(kinds, [*point, 0.5, 0.5, 0.5, 1.0], strict=True):
+                rows += ["1"] * (key == vertex) + [str(value)]
+                packed += (b"\1" if key == vertex else b"") + struct.pack("<f", value)
+        rows += [str(length), "0", "1", "2"] + ["7"] * bool(face)
+        packed += struct.pack("<f" if count_type == "float" else "<B", length) + struct.pack("<3i", 0, 1, 2)
+        packed += struct.pack("<f", 7) if face else b""
+        return head.encode() + (" ".join(rows).encode() if order == "ascii" else packed)
+
+    @pytest.mark.parametrize("order", ["ascii", "<"])
+    def test_properties_of_the_wrong_kind(self, order):
+        for good in ({}, {"vertex": "red"}, {"vertex": "alpha"}, {"face": "texcoord"}):
+            assert len(load_scene_bytes(self.with_lists(order, **good), ".ply").faces) == 1
+        assert reason_of(self.with_lists(order, vertex="x"), ".ply") == "no_faces"
+
+    @pytest.mark.parametrize("order", ["ascii", "<"])
+    @pytest.mark.parametrize("length", [float("nan"), float("inf"), 2.5])
+    def test_lengths_that_are_no_whole_numbers(self, order, length):
+        assert reason_of(self.with_lists(order, count_type="float", length=length), ".ply") == "parse_error"
+
+    def test_a_property_may_have_any_name(self):
+        data = ply("<").replace(b"property float x", b"property float #x")
+        assert reason_of(data, ".ply") == "no_faces"
+        data = self.with_lists("<").replace(b"int vertex_indices\n", b"int a\nproperty uchar #a\n")
+        assert reason_of(data + b"\0", ".ply") == "no_faces"
+
+    def test_a_byte_order_mark_is_passed_over(self):
+        assert len(load_scene_bytes(b"\xef\xbb\xbf" + ply(), ".ply").faces) == 3
+
 
 class TestStl:
     def binary(self, count: int = 1, head: bytes = b"made here") -> bytes:
@@ -437,6 +533,13 @@ class TestStl:
         text = f"solid a\nfacet normal 0 0 1\nouter loop\n{rows}\nendloop\nendfacet\nendsolid a\n"
         np.testing.assert_allclose(load_scene_bytes(text.encode(), ".stl").vertices, TRIANGLE)
         assert reason_of(text.replace("vertex 0.0 1.0 0.0", "").encode(), ".stl") == "truncated_file"
+
+    def test_byte_order_marks(self):
+        rows = "\n".join(f"vertex {x} {y} {z}" for x, y, z in TRIANGLE)
+        text = f"solid a\nfacet normal 0 0 1\nouter loop\n{rows}\nendloop\nendfacet\nendsolid a\n"
+        np.testing.assert_allclose(load_scene_bytes(text.encode("utf-8-sig"), ".stl").vertices, TRIANGLE)
+        assert reason_of(text.encode("utf-16"), ".stl") == "parse_error"
+        assert len(load_scene_bytes(self.binary(head=b"\xff\xfe"), ".stl").faces) == 1
 
     def test_declared_sizes(self):
         assert reason_of(self.binary(count=4_000_000_000), ".stl") == "declared_size_exceeds_file"

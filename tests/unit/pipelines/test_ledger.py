@@ -61,6 +61,15 @@ def test_later_attempts_supersede_and_repeated_blocks_do_not_double(tmp_path):
     assert ledger.read_ledger(out, "other plan") == {}
 
 
+def test_a_message_with_half_a_surrogate_pair_is_written_as_an_escape(tmp_path):
+    broken = {**row(asset(1), "failed", "exception"), "message": "no \ud800.bin", "traceback": "Error: \udcff ä"}
+    ledger.commit(str(tmp_path), "plan", 1, [broken, row(asset(2), "kept")])
+    rows = ledger.read_ledger(str(tmp_path), "plan")
+    assert rows[asset(1)["asset_id"]]["message"] == r"no \ud800.bin"
+    assert rows[asset(1)["asset_id"]]["traceback"] == r"Error: \udcff ä"
+    assert rows[asset(2)["asset_id"]]["message"] is None
+
+
 def test_an_unknown_state_is_our_bug():
     with pytest.raises(AssertionError):
         ledger.count_states([{"state": "vanished"}])

@@ -4,17 +4,23 @@ import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipelines.ledger import to_table
 from pipelines.plan import CurationConfig
+from pipelines.sources import identity as identity_module
 from pipelines.sources.base import UNREAD
 from pipelines.sources.catalog import build_catalog
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.identity import Content, identify
+from pipelines.sources.identity import Content, identify, read_references
 from pipelines.sources.licences import normalise_licence
 from pipelines.sources.locations import open_asset
 from pipelines.stages.fetch import FetchStage
+from unipart.data.schema import CATALOG_COLUMNS
 from unipart.errors import Reject, UserError
 from unipart.geometry.formats.files import AssetFolder
 from unipart.geometry.load import LoadLimits
@@ -59,6 +65,45 @@ class TestFolder:
             build_catalog([str(tmp_path)])
         with pytest.raises(UserError, match="no source"):
             build_catalog([])
+
+    @pytest.mark.parametrize("column", ["licence", "license"])
+    def test_either_spelling_of_the_licence(self, folder, column):
+        (folder / "manifest.csv").write_text(f"path,{column}\nb.STL,MIT\n")
+        assert [ref.licence for ref in FolderSource(str(folder)).list_assets()] == ["MIT", ""]
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("path,licence\nä.stl,MIT\n".encode("latin-1"), "does not read as a CSV file in UTF-8"),
+            (b"path,licence\n" + b"x" * 200_000 + b",MIT\n", "field larger than field limit"),
+            (b"path,licence,license\n", "columns licence and license"),
+        ],
+    )
+    def test_a_table_of_licences_that_does_not_read(self, folder, text, told):
+        (folder / "manifest.csv").write_bytes(text)
+        with pytest.raises(UserError, match=told) as error:
+            build_catalog([str(folder)])
+        assert "manifest.csv" in str(error.value)
+        assert error.value.fix
+
+    def test_linked_files_are_read_and_linked_folders_are_counted(self, folder, tmp_path_factory):
+        outside = tmp_path_factory.mktemp("outside")
+        (outside / "d.stl").write_bytes(b"solid elsewhere\nendsolid\n")
+        (folder / "linked").symlink_to(outside)
+        (folder / "sub" / "circle").symlink_to(folder)
+        (folder / "sub" / "d.stl").symlink_to(outside / "d.stl")
+        rows = {row["uri"]: row for row in build_catalog([str(folder)])}
+        assert list(rows) == ["b.STL", "linked", "sub/a.obj", "sub/circle", "sub/d.stl"]
+        assert rows["sub/d.stl"]["bytes"] == 25
+        for uri in ("linked", "sub/circle"):
+            with pytest.raises(Reject, match=f"linked_folder: .*{uri}: .*source of its own"):
+                fetch(rows[uri]["location"], rows[uri]["sha256"])
+
+    def test_a_file_that_is_no_mesh_is_told_apart_from_a_folder(self, tmp_path):
+        (tmp_path / "notes.txt").touch()
+        with pytest.raises(UserError, match=r"notes\.txt is no mesh file and no listing") as mistake:
+            build_catalog([str(tmp_path / "notes.txt")])
+        assert ".glb, .gltf, .obj" in mistake.value.fix
 
 
 class TestIdentity:
@@ -106,6 +151,37 @@ class TestIdentity:
         assert [new.num_bytes - old.num_bytes for old, new in zip(before, after, strict=True)] == [1, 1, 1]
         assert all(new.sha256 != old.sha256 for old, new in zip(before, after, strict=True))
 
+    def test_embedded_buffers_and_long_texts_take_little_time_and_memory(self):
+        embedded = b'{"buffers":[{"uri":"data:;base64,' + b"A" * (20 << 20) + b'"}],"images":[{"uri":"a.png"}]}'
+        text = b"mtllib a.mtl\n" + b"v 0.123456 0.123456 0.123456   \n" * (20 << 15)
+        for data, suffix, names in ((embedded, ".gltf", ["a.png"]), (text, ".obj", ["a.mtl"])):
+            tracemalloc.start()
+            found = identify(io.BytesIO(data), suffix, AssetFolder(None, LIMIT))
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert found.num_bytes == len(data)
+            assert peak < 8 << 20
+            assert read_references(io.BytesIO(data), suffix) == names
+
+    @pytest.mark.parametrize("text", [b"mtllib" + b" " * 100_000, b"mtllib a" + b" " * 100_000 + b"b", b"\n" * 100_000 + b"mtllib"])
+    def test_blanks_without_end_are_read_once(self, text):
+        assert len(read_references(io.BytesIO(text), ".obj")) <= 1
+
+    def test_maps_after_many_blanks_are_found(self, tmp_path):
+        (tmp_path / "a.mtl").write_bytes(b"newmtl m\nmap_Kd t" + b" " * 100_000 + b"\r\nmap_Ks" + b" " * 100_000 + b"u.png\n")
+        (tmp_path / "u.png").write_bytes(b"123")
+        (tmp_path / "a.obj").write_bytes(OBJ)
+        assert identity(tmp_path / "a.obj").num_bytes == len(OBJ) + (tmp_path / "a.mtl").stat().st_size + 3
+
+    def test_names_are_found_wherever_a_piece_of_the_file_ends(self, monkeypatch):
+        text = b"\xef\xbb\xbfmtllib first.mtl\r\nv 0 0 0 # mtllib none.mtl\n \tmtllib my second.mtl \nmtllib last.mtl"
+        document = b'{"images":[{"uri" : "a\\"b.png"},{"uri":"data:image/png;base64,AA=="},{"uri":"c\\u00e4.png"}]}'
+        monkeypatch.setattr(identity_module, "_OVERLAP", 64)
+        for size in range(1, 70):
+            monkeypatch.setattr(identity_module, "_CHUNK", size)
+            assert read_references(io.BytesIO(text), ".obj") == ["first.mtl", "my second.mtl", "last.mtl"]
+            assert read_references(io.BytesIO(document), ".gltf") == ['a"b.png', "cä.png"]
+
     def test_does_not_depend_on_how_the_bytes_arrive(self):
         class Slow(io.BytesIO):
             def read(self, size=-1):
@@ -140,6 +216,11 @@ class TestFetch:
             ("ftp://host/a.glb", "unsupported_uri"),
             ("https://host/a.fbx", "unsupported_format"),
             ("https:///a.glb", "bad_uri"),
+            ("http://[x/a.glb", "bad_uri"),
+            ("http://host:99999/a.glb", "bad_uri"),
+            ("http://host:port/a.glb", "bad_uri"),
+            ("/folder/a\0b.glb", "bad_uri"),
+            ("refused:nothing:/etc/passwd", "unsupported_uri"),
         ],
     )
     def test_locations_that_hold_no_asset(self, location, reason):
@@ -181,6 +262,35 @@ class TestCatalog:
         gone.write_bytes((folder / "b.STL").read_bytes())
         with pytest.raises(OSError, match="run again"):
             fetch(rows[1]["location"], rows[1]["sha256"])
+
+    def test_rows_that_no_reader_understands_do_not_end_the_run(self, tmp_path):
+        (tmp_path / "a.gltf").write_text('{"buffers": [{"uri": "\\ud800.bin"}, {"uri": "data:,\\ud800"}]}')
+        uris = ["http://[x/a.glb", "http://host.invalid:99999/a.glb", "sub/a\0b.glb", "s3:///a.glb"]
+        uris += ["procedural:kind=nothing", "procedural:kind=chair,seed=x", "https://ex\u2100mple.invalid/a.glb", "a.gltf"]
+        pq.write_table(pa.table({"uri": uris}), tmp_path / "list.parquet")
+        rows = build_catalog([str(tmp_path / "list.parquet")])
+        assert [row["uri"] for row in rows] == uris
+        assert [row["sha256"].startswith(UNREAD) for row in rows] == [True] * 7 + [False]
+        assert len(to_table(rows, CATALOG_COLUMNS)) == len(uris)
+
+    def test_a_name_that_is_not_utf8_is_a_row_of_its_own(self, folder):
+        for name in (b"\xe4.stl", b"\xf6.stl"):
+            with open(os.fsencode(folder) + b"/" + name, "wb") as file:  # noqa: PTH123 - a Path takes no bytes
+                file.write(b"solid\nendsolid\n")
+        rows = [row for row in build_catalog([str(folder)]) if row["uri"].startswith("\\")]
+        assert [row["uri"] for row in rows] == ["\\xe4.stl", "\\xf6.stl"]
+        assert len({row["asset_id"] for row in rows}) == 2
+        assert len(to_table(rows, CATALOG_COLUMNS)) == 2
+        with pytest.raises(Reject, match=r"bad_file_name: .*not UTF-8"):
+            fetch(rows[0]["location"], rows[0]["sha256"])
+
+    def test_unreadable_files_of_one_name_in_two_folders_are_two(self, tmp_path):
+        for parent in ("one", "two"):
+            (tmp_path / parent / "set").mkdir(parents=True)
+            (tmp_path / parent / "set" / "gone.glb").symlink_to(tmp_path / "nothing")
+        rows = build_catalog([str(tmp_path / "one" / "set"), str(tmp_path / "two" / "set")])
+        assert rows[0]["uri"] == rows[1]["uri"]
+        assert rows[0]["asset_id"] != rows[1]["asset_id"]
 
     def test_a_file_that_fails_to_read_is_no_bad_data(self, folder):
         (folder / "broken.glb").symlink_to("/proc/self/mem")  # a regular file whose first byte is an input/output error

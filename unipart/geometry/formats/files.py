@@ -32,7 +32,7 @@ class AssetFolder:
 
         Raises:
             Reject: ``uri_escape`` for a scheme, an absolute path or a path that leaves the folder (symbolic links included);
-                ``bad_data_uri``; ``file_too_large``.
+                ``bad_uri`` for what is no Unicode text; ``bad_data_uri``; ``file_too_large``.
         """
         if uri[:5].lower() == "data:":
             return decode_data_uri(uri)
@@ -96,16 +96,21 @@ def decode_data_uri(uri: str) -> bytes:
     head, comma, body = uri.partition(",")
     if not comma:
         raise Reject("bad_data_uri", "a data URI without a comma")
-    if not head.endswith(";base64"):
-        return unquote_to_bytes(body)
     try:
-        return base64.b64decode(body, validate=False)
-    except (binascii.Error, ValueError) as error:
-        raise Reject("bad_data_uri", f"base64 data does not decode: {error}") from None
+        data = unquote_to_bytes(body)  # base64 may be percent-encoded too
+        if not head.lower().endswith(";base64"):
+            return data
+        return base64.b64decode(data.translate(None, b" \t\r\n"), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise Reject("bad_data_uri", f"the data does not decode: {error}") from None
 
 
 def _safe_name(name: str, uri: str) -> str:
     name = name.replace("\\", "/")
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, as JSON may hold it
+        raise Reject("bad_uri", f"reference {uri[:80]!r} is no Unicode text") from None
     if has_scheme(name) or name.startswith("/") or "\0" in name:
         raise Reject("uri_escape", f"reference {uri[:80]!r} is not a relative path")
     depth = 0

@@ -67,7 +67,8 @@ def _read_primitive(primitive: Primitive, reader: BufferReader, materials: Mater
     if indices is None:
         indices = np.arange(len(positions))
     check_indices(indices, len(positions))
-    faces = _triangles(indices.astype(np.int64), primitive.mode)
+    # A Draco stream holds triangles, whatever they were before: a strip (5) says how the file without Draco would store them.
+    faces = _triangles(indices.astype(np.int64), primitive.mode if draco is None else 4)
 
     def corners(name: str, widths: tuple[int, ...], as_colour: bool = False) -> NDArray[np.float64] | None:
         values = attribute(name)

@@ -68,18 +68,18 @@ class BufferReader:
         Raises:
             Reject: as `accessor`.
         """
-        return self._view(index)[1]
+        return bytes(self._view(index)[1])
 
     def _spec(self, index: int) -> Accessor:
         return pick(self._document.accessors, index, "accessor", _OUTSIDE)
 
-    def _view(self, index: int) -> tuple[BufferView, bytes]:
+    def _view(self, index: int) -> tuple[BufferView, memoryview]:
         view = pick(self._document.buffer_views, index, "buffer view", _OUTSIDE)
         buffer = self._buffer(view.buffer)
         end = view.byte_offset + view.byte_length
         if end > len(buffer):
             raise Reject(_OUTSIDE, f"buffer view {index} ends at byte {end}, its buffer has {len(buffer)}")
-        return view, buffer[view.byte_offset : end]
+        return view, memoryview(buffer)[view.byte_offset : end]
 
     def _elements(self, view_index: int, offset: int, count: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         view, data = self._view(view_index)

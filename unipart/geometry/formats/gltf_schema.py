@@ -54,7 +54,8 @@ class BufferView(_Model):
     buffer: NonNegativeInt
     byte_offset: NonNegativeInt = 0
     byte_length: NonNegativeInt
-    byte_stride: NonNegativeInt | None = None
+    byte_stride: int | None = Field(default=None, ge=0, le=252)
+    """The format asks for 4 or more; smaller ones occur (0: none) and do no harm."""
 
 
 class Buffer(_Model):

@@ -76,18 +76,16 @@ def _parse(text: str) -> _Statements:
             keyword, rest = [*line.split(maxsplit=1), "", ""][:2]  # blanks and tabs alike
             match keyword:
                 case "v":
-                    values = [float(word) for word in rest.split()]
+                    values = _numbers(rest)
                     if len(values) < 3:
                         raise ValueError("a vertex with fewer than three coordinates")
                     if len(values) >= 6:
                         found.colors[len(found.positions)] = values[3:6]
                     found.positions.append(values[:3])
                 case "vt":
-                    values = [float(word) for word in rest.split()[:2]]
-                    found.texcoords.append([*values, 0.0, 0.0][:2])
+                    found.texcoords.append([*_numbers(rest, 2), 0.0, 0.0][:2])
                 case "vn":
-                    values = [float(word) for word in rest.split()[:3]]
-                    found.normals.append([*values, 0.0, 0.0, 0.0][:3])
+                    found.normals.append([*_numbers(rest, 3), 0.0, 0.0, 0.0][:3])
                 case "f":
                     polygon = [_corner(word, found) for word in rest.split("#")[0].split()]
                     if len(polygon) >= 3:
@@ -103,6 +101,11 @@ def _parse(text: str) -> _Statements:
             raise
         raise Reject("parse_error", f"line {number}: {error}") from None
     return found
+
+
+def _numbers(rest: str, most: int | None = None) -> list[float]:
+    """Returns the numbers of a statement before a comment; names (``o``, ``usemtl``, ``mtllib``) may hold a ``#``."""
+    return [float(word) for word in rest.partition("#")[0].split()[:most]]
 
 
 def _corner(word: str, found: _Statements) -> Corner:

@@ -24,6 +24,7 @@ _TYPES = {
     **dict.fromkeys(("double", "float64"), "f8"),
 }
 _MAX_HEADER = 65536
+_UTF8_MARK = b"\xef\xbb\xbf"
 
 Column = NDArray[Any] | list[NDArray[Any]]
 """A property's values: [N], [N K] for lists of one length, else a list of arrays."""
@@ -59,6 +60,7 @@ def read_ply(data: bytes, folder: AssetFolder, builder: SceneBuilder) -> None:
     Raises:
         Reject: ``bad_magic``, ``parse_error``, ``declared_size_exceeds_file``, ``truncated_file``, ``index_out_of_range``.
     """
+    data = data.removeprefix(_UTF8_MARK)
     header = _parse_header(data)
     is_ascii = header.order == "ascii"
     tables = _read_ascii(data[header.size :], header.elements) if is_ascii else _read_binary(data, header)
@@ -150,12 +152,12 @@ def _read_element(data: bytes, position: int, element: _Element, order: str) -> 
     lengths = _row_lengths(data, position, element, order)
     fields = []
     for p, length in zip(element.properties, lengths, strict=True):
-        fields.extend([(f"#{p.name}", order + p.count_type)] if p.count_type else [])
+        fields.extend([(f" {p.name}", order + p.count_type)] if p.count_type else [])  # no name holds a blank
         fields.append((p.name, order + p.type, (length,) if p.count_type else ()))
     row = np.dtype(fields)
     if position + row.itemsize * element.count <= len(data):
         rows = np.frombuffer(data, dtype=row, count=element.count, offset=position)
-        if all((rows[f"#{p.name}"] == n).all() for p, n in zip(element.properties, lengths, strict=True) if p.count_type):
+        if all((rows[f" {p.name}"] == n).all() for p, n in zip(element.properties, lengths, strict=True) if p.count_type):
             return {p.name: rows[p.name] for p in element.properties}, position + row.itemsize * element.count
     columns: dict[str, list[NDArray[Any]]] = {p.name: [] for p in element.properties}
     for _ in range(element.count):
@@ -177,8 +179,15 @@ def _read_property(data: bytes, position: int, p: _Property, order: str) -> tupl
     length = 1
     if p.count_type:
         head, position = _read_values(data, position, order + p.count_type, 1)
-        length = int(head[0])
+        length = _length(head[0])
     return _read_values(data, position, order + p.type, length)
+
+
+def _length(value: Any) -> int:
+    """Returns the length of a list; the file may store it as any number."""
+    if not float(value).is_integer():
+        raise Reject("parse_error", f"a list has {value} values, which is no whole number")
+    return int(value)
 
 
 def _read_values(data: bytes, position: int, kind: str, count: int) -> tuple[NDArray[Any], int]:
@@ -216,7 +225,7 @@ def _read_ascii(body: bytes, elements: tuple[_Element, ...]) -> dict[str, dict[s
 def _read_ascii_row(numbers: NDArray[np.float64], position: int, element: _Element, columns: dict[str, list[Any]]) -> int:
     for p in element.properties:
         start = position + (p.count_type is not None)
-        length = 1 if p.count_type is None else (int(numbers[position]) if position < len(numbers) else 0)
+        length = 1 if p.count_type is None else (_length(numbers[position]) if position < len(numbers) else 0)
         if length < 0 or start + length > len(numbers):
             raise Reject("truncated_file", f"the file ends inside the {element.name} elements")
         columns[p.name].append(numbers[start : start + length] if p.count_type else numbers[start])
@@ -237,9 +246,14 @@ def _by_size(polygons: Column) -> list[tuple[NDArray[np.int64], NDArray[np.int64
 
 
 def _columns(table: dict[str, Column], names: tuple[str, ...]) -> NDArray[np.float64] | None:
-    if not all(isinstance(table.get(name), np.ndarray) for name in names):
+    if not all(_is_scalar(table.get(name)) for name in names):
         return None
     return np.stack([np.asarray(table[name], dtype=np.float64) for name in names], axis=1)
+
+
+def _is_scalar(column: Column | None) -> bool:
+    """Tells whether a property is there with one value per row; the lists of a property may be an array [N K]."""
+    return isinstance(column, np.ndarray) and column.ndim == 1
 
 
 def _colors(table: dict[str, Column]) -> NDArray[np.float64] | None:
@@ -266,7 +280,7 @@ def _corner_colors(
 def _wedge_uv(face: dict[str, Column], rows: NDArray[np.int64], size: int, cut: NDArray[np.int64]) -> NDArray[np.float64] | None:
     """Returns MeshLab's per-corner ``texcoord`` lists [F 3 2], or None."""
     lists = face.get("texcoord")
-    if lists is None or any(len(lists[row]) != 2 * size for row in rows):
+    if lists is None or _is_scalar(lists) or any(len(lists[row]) != 2 * size for row in rows):
         return None
     corners = np.stack([lists[row] for row in rows]).astype(np.float64).reshape(len(rows), 1, size, 2)
     return np.take_along_axis(corners, cut[..., None], axis=2).reshape(-1, 3, 2)

@@ -115,8 +115,8 @@ class SceneBuilder:
             self.warnings.append(text)
 
     def add_node(self, name: str) -> int:
-        """Returns the number of a new node."""
-        self._node_names.append(name)
+        """Returns the number of a new node; half a surrogate pair in its name (JSON may hold one) is written as an escape."""
+        self._node_names.append(name.encode("utf-8", "backslashreplace").decode())
         return len(self._node_names) - 1
 
     def add_material(self, material: Material) -> int:

@@ -8,6 +8,7 @@ from unipart.errors import Reject
 from unipart.geometry.formats.scene import Material, Piece, SceneBuilder
 
 _HEADER, _RECORD = 84, 50
+_UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
 
@@ -19,9 +20,11 @@ def read_stl(data: bytes, builder: SceneBuilder) -> None:
     Raises:
         Reject: ``truncated_file``, ``declared_size_exceeds_file`` or ``parse_error``.
     """
-    head = data[:512].lstrip().lower()
+    head = data[:512].removeprefix(_UTF8_MARK).lstrip().lower()
     count = struct.unpack_from("<I", data, 80)[0] if len(data) >= _HEADER else 0
     is_exact = len(data) == _HEADER + count * _RECORD
+    if data.startswith(_UTF16_MARKS) and not is_exact:
+        raise Reject("parse_error", "the STL is UTF-16 text; it must be UTF-8 or binary")
     if head.startswith(b"solid") and not is_exact and (b"facet" in head or b"endsolid" in head):
         corners = _read_ascii(data)
     else:
