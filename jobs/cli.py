@@ -3,6 +3,7 @@
 Results go to stdout, progress to stderr. Exit codes: 0 done, 1 too much bad data, 2 usage, 3 environment.
 """
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,21 @@ EXIT_BAD_DATA = 1
 EXIT_USAGE = 2
 EXIT_ENVIRONMENT = 3
 EXIT_INTERRUPTED = 130
+_IN_THE_WAY = "a file lies where a folder is needed, or a folder where a file is: give another path"
+_NOT_ALLOWED = "make it accessible to you, or give another path"
+_FULL = "free some space or give another path, and run the same command again: it resumes"
+_PLACES = {
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EROFS: _NOT_ALLOWED,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+}
+"""What the operating system says of a place that the user chose, and the fix; any other `OSError` is a bug of ours."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +44,7 @@ class Command:
 COMMANDS = {
     "demo": Command("jobs.demo", "the whole road on this machine, offline: meshes -> shards -> four models -> objects -> report"),
     "doctor": Command("jobs.doctor", "check this machine, a cluster, a storage and a tracking server; each line OK, WARN or FAIL"),
-    "data": Command("jobs.data", "curate meshes into training shards: plan, run, status, inspect, encode"),
+    "data": Command("jobs.data", "curate meshes into training shards: plan, run, status, inspect, encode, clean"),
     "train": Command("jobs.train", "train one of the four models: vae, anchor, whole, part"),
     "weights": Command("jobs.weights", "import Hunyuan3D-2.1's weights, export checkpoints in its form, inspect weights files"),
     "generate": Command("jobs.generate", "images -> objects made of parts (bundles)"),
@@ -91,6 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in _PLACES or (error.filename is None and _PLACES[error.errno] != _FULL):
+            raise  # the system names no path when a write finds the disk full
+        place = "" if error.filename is None else f"cannot use {error.filename}: "
+        return _fail(f"{place}{error.strerror}", _PLACES[error.errno], EXIT_ENVIRONMENT)
 
 
 def _fail(message: str, fix: str, code: int) -> int:

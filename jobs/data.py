@@ -5,28 +5,42 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobs.options import SuggestingParser
+from jobs.options import SuggestingParser, apply_fields, split_config_flags
 from unipart.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.plan import CurationConfig
+    from pipelines.runner import Progress
 
 _DESCRIPTION = (
     "Curate meshes into shards that training reads. Sources are folders, mesh files, s3://BUCKET/PREFIX, listings (.parquet or "
     ".csv with the columns uri, sha256, licence, as Objaverse has them) or procedural:count=N,seed=S,kinds=a+b."
 )
-_EXAMPLES = """examples:
-  unipart data plan models/ --out dataset --sample 24            what would be done, and what it would cost
-  unipart data run models/ --out dataset                         run it; the same command again resumes
-  unipart data run procedural:count=64 --out dataset --size tiny a small dataset without any file
-  unipart data run s3://bucket/models --out s3://bucket/dataset  from object storage to object storage
-  unipart data run objaverse.parquet --out dataset --allow-licence CC0-1.0 --allow-licence CC-BY-4.0
-  unipart data run models/ --out dataset --limit 100 --render.size 256 --seed 1
-  unipart data run models/ --out dataset --retry failed --limits.seconds 1800
-  unipart data status dataset --json                             every asset (or sample of latents) with its state and reason
-  unipart data inspect dataset --verify                          what the shards hold, and whether they are whole
-  unipart data encode dataset --vae models/vae --out latents     latent shards: trainings read what the frozen VAE says
-  unipart data clean dataset                                     remove the cache that only a further run would use
-"""
+_FIELDS = "\n\nFields of the config are flags too: --render.size 256. They are listed below with their values of --size base."
+_EXAMPLES = (
+    "unipart data plan models/ --out dataset --sample 24             what would be done, and what it would cost",
+    "unipart data run models/ --out dataset                          run it; the same command again resumes",
+    "unipart data run procedural:count=64 --out dataset --size tiny  a small dataset without any file",
+    "unipart data run s3://bucket/models --out s3://bucket/dataset   from object storage to object storage",
+    "unipart data run objaverse.parquet --out dataset --allow-licence CC0-1.0 --allow-licence CC-BY-4.0",
+    "unipart data run models/ --out dataset --limit 100 --render.size 256 --seed 1",
+    "unipart data run models/ --out dataset --retry failed --limits.seconds 1800",
+    "unipart data status dataset --json                              every asset (or sample of latents) with its state and reason",
+    "unipart data inspect dataset --verify                           what the shards hold, and whether they are whole",
+    "unipart data encode dataset --vae models/vae --out latents      latent shards: trainings read what the frozen VAE says",
+    "unipart data clean dataset                                      remove the cache that only a further run would use",
+)
+_COMMANDS = {
+    "plan": "print the stages, what there is to do and what it costs",
+    "run": "curate; resumes by default",
+    "status": "kept, rejected, failed, and why",
+    "inspect": "what the shards hold",
+    "encode": "what the frozen encoders say of every sample; resumes by default",
+    "clean": "remove what only a further run would use",
+}
+_TAKES_FIELDS = ("plan", "run")
 _TOO_MUCH_BAD_DATA = 1
 
 
@@ -42,40 +56,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: wrong usage.
     """
-    parser = _parser()
-    known, rest = parser.parse_known_args(argv)
-    if rest and known.command not in ("run", "plan"):
-        parser.error(f"unrecognised arguments: {' '.join(rest)}")
-    commands = {"plan": _plan, "run": _run, "status": _status, "inspect": _inspect, "clean": _clean, "encode": _encode}
-    return commands[known.command](known, rest)
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser, commands = _parser()
+    fields: dict[str, str] = {}
+    if words and words[0] in _TAKES_FIELDS:
+        words[1:], fields = split_config_flags(words[1:], commands[words[0]])
+    arguments = parser.parse_args(words)
+    if arguments.command in _TAKES_FIELDS:
+        config = _config(arguments, fields, commands[arguments.command].flags)
+        return _plan(arguments, config) if arguments.command == "plan" else _run(arguments, config)
+    return {"status": _status, "inspect": _inspect, "clean": _clean, "encode": _encode}[arguments.command](arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    shape: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": _EXAMPLES}
-    parser = SuggestingParser("unipart data", description=_DESCRIPTION, **shape)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="plan | run | status | inspect | encode | clean")
-    plan = commands.add_parser(
-        "plan", help="print the stages, what there is to do and what it costs", description=_DESCRIPTION, **shape
-    )
-    run = commands.add_parser("run", help="curate; resumes by default", description=_DESCRIPTION, **shape)
-    status = commands.add_parser("status", help="kept, rejected, failed, and why", **shape)
-    inspect = commands.add_parser("inspect", help="what the shards hold", **shape)
-    clean = commands.add_parser("clean", help="remove what only a further run would use", **shape)
-    encode = commands.add_parser("encode", help="what the frozen encoders say of every sample; resumes by default", **shape)
+def _parser() -> tuple[SuggestingParser, dict[str, SuggestingParser]]:
+    """Returns the parser, and those of the sub-commands by name."""
+    shape: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    parser = SuggestingParser("unipart data", description=_DESCRIPTION, epilog=_examples(), **shape)
+    adder = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(_COMMANDS))
+    commands = {
+        name: adder.add_parser(
+            name,
+            help=summary,
+            description=_DESCRIPTION + _FIELDS if name in _TAKES_FIELDS else f"{summary[0].upper()}{summary[1:]}.",
+            epilog=_examples(name),
+            **shape,
+        )
+        for name, summary in _COMMANDS.items()
+    }
+    plan, run, status, inspect, encode, clean = commands.values()
     _add_encoding(encode)
     for command in (plan, run):
-        command.add_argument("sources", nargs="+", metavar="SOURCE")
+        _add_curation(command)
         command.add_argument("--out", required=command is run, metavar="DIR", help="dataset folder or s3:// address")
-        command.add_argument("--size", default="base", help="preset: base (the paper's scale), large (512³) or tiny")
-        command.add_argument("--config", metavar="FILE", help="JSON file with a whole config, in place of the preset")
-        command.add_argument("--limit", type=_positive, metavar="N", help="only N assets, spread over the sources")
-        command.add_argument(
-            "--allow-licence",
-            action="append",
-            metavar="ID",
-            help="reject assets with another or unknown licence; repeat it for more (SPDX id, or a short name like by-nc)",
-        )
-        command.add_argument("--retry", choices=("failed", "rejected"), help="do these assets again")
     plan.add_argument("--sample", type=_positive, metavar="N", help="curate N assets and tell the cost; with --out they count")
     plan.add_argument("--objects", type=_positive, metavar="N", help="tell the cost of N assets like these")
     for command in (plan, run, encode):
@@ -88,13 +100,39 @@ def _parser() -> argparse.ArgumentParser:
             "--min-kept", type=_fraction, default=0.0, metavar="F", help="exit with 1 below this kept fraction, or if none"
         )
     for command in (status, inspect, clean, encode):
-        command.add_argument("dataset", metavar="DIR")
+        command.add_argument("dataset", metavar="DIR", help="the --out of `unipart data run`, or of `unipart data encode`")
     inspect.add_argument("--verify", action="store_true", help="read every shard and compare it with the manifest")
     clean.add_argument("--artefacts", action="store_true", help="the objects too: a later run that adds one makes all again")
-    inspect.add_argument("sample", nargs="?", help="an asset id, to see its arrays")
-    for command in (plan, run, status, inspect, clean, encode):
+    inspect.add_argument("sample", nargs="?", metavar="ID", help="an asset id, to see its arrays")
+    for command in commands.values():
         command.add_argument("--json", action="store_true", help="results as JSON on standard output")
-    return parser
+    return parser, commands
+
+
+def _examples(command: str = "") -> str:
+    lines = [line for line in _EXAMPLES if line.startswith(f"unipart data {command}")]
+    return "\n  ".join(["examples:", *lines])
+
+
+def _listed_fields() -> "CurationConfig":
+    from pipelines.presets import preset
+
+    return preset("base")
+
+
+def _add_curation(command: SuggestingParser) -> None:
+    command.fields = _listed_fields
+    command.add_argument("sources", nargs="+", metavar="SOURCE", help="folder, mesh file, s3:// address, listing or procedural:...")
+    command.add_argument("--size", default="base", help="preset: base (the paper's scale), large (512³) or tiny (default: base)")
+    command.add_argument("--config", metavar="FILE", help="JSON file with a whole config, in place of the preset")
+    command.add_argument("--limit", type=_positive, metavar="N", help="only N assets, spread over the sources")
+    command.add_argument(
+        "--allow-licence",
+        action="append",
+        metavar="ID",
+        help="reject assets with another or unknown licence; repeat it for more (SPDX id, or a short name like by-nc)",
+    )
+    command.add_argument("--retry", choices=("failed", "rejected"), help="do these assets again")
 
 
 def _add_encoding(encode: argparse.ArgumentParser) -> None:
@@ -111,19 +149,21 @@ def _add_encoding(encode: argparse.ArgumentParser) -> None:
     encode.add_argument("--retry", choices=("failed",), help="do these samples again")
 
 
-def _plan(arguments: argparse.Namespace, rest: list[str]) -> int:
+def _plan(arguments: argparse.Namespace, config: "CurationConfig") -> int:
     import os
     from tempfile import TemporaryDirectory
 
     from pipelines.cost import estimate_cost
     from pipelines.ledger import read_ledger
     from pipelines.plan import build_plan
-    from pipelines.runner import RunOptions, find_pending, list_assets, try_sample
+    from pipelines.runner import RunOptions, check_here, find_pending, list_assets, try_sample
     from unipart import storage
 
-    config = _config(arguments, rest)
-    plan = build_plan(config)
-    catalog = list_assets(arguments.sources, config, arguments.limit, arguments.out and storage.resolve(arguments.out))
+    plan, cpus = build_plan(config), arguments.cpus or len(os.sched_getaffinity(0))
+    if arguments.address == "local":
+        check_here(plan, cpus)
+    known = arguments.out and storage.resolve(arguments.out)
+    catalog = list_assets(arguments.sources, config, arguments.limit, known, _show_progress)
     with TemporaryDirectory() as scratch:
         out = storage.resolve(arguments.out or scratch)
         if arguments.sample:
@@ -134,7 +174,6 @@ def _plan(arguments: argparse.Namespace, rest: list[str]) -> int:
             rows = [known[asset_id] for asset_id in {asset["asset_id"]: None for asset in catalog} if asset_id in known]
         pending = find_pending(out, plan, catalog, arguments.retry)
         cost = estimate_cost(out, plan, rows, arguments.objects or len(pending))
-    cpus = arguments.cpus or len(os.sched_getaffinity(0))
     result = {
         "config_digest": config.digest(),
         "plan_digest": plan.digest,
@@ -164,23 +203,22 @@ def _plan(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
+def _run(arguments: argparse.Namespace, config: "CurationConfig") -> int:
     from pipelines.runner import RunOptions, run
 
-    config = _config(arguments, rest)
     options = RunOptions(arguments.limit, arguments.retry, arguments.cpus, arguments.address)
     result = run(arguments.sources, arguments.out, config, options, _show_progress)
     _say(f"{result.num_processed} assets processed, {len(result.rows) - result.num_processed} were settled before")
     return _report(result.rows, arguments)
 
 
-def _status(arguments: argparse.Namespace, rest: list[str]) -> int:
+def _status(arguments: argparse.Namespace) -> int:
     from pipelines.runner import read_status
 
     return _report(read_status(arguments.dataset), arguments)
 
 
-def _inspect(arguments: argparse.Namespace, rest: list[str]) -> int:
+def _inspect(arguments: argparse.Namespace) -> int:
     from unipart.data.shards import ShardIndex, read_manifest
     from unipart.data.splits import SPLITS
 
@@ -208,7 +246,7 @@ def _inspect(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _clean(arguments: argparse.Namespace, rest: list[str]) -> int:
+def _clean(arguments: argparse.Namespace) -> int:
     from pipelines.upkeep import clean
     from unipart import storage
 
@@ -217,7 +255,7 @@ def _clean(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _encode(arguments: argparse.Namespace, rest: list[str]) -> int:
+def _encode(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from jobs.encode import make_encoding, run_encoding
@@ -235,37 +273,18 @@ def _encode(arguments: argparse.Namespace, rest: list[str]) -> int:
     return _report(rows, arguments)
 
 
-def _config(arguments: argparse.Namespace, rest: Sequence[str]) -> Any:
+def _config(arguments: argparse.Namespace, fields: dict[str, str], flags: Sequence[str]) -> "CurationConfig":
     """Returns preset < file < flags, and says what differs from the preset."""
     from pipelines.plan import CurationConfig
     from pipelines.presets import preset
     from pipelines.sources.licences import normalise_licence
 
     start = CurationConfig.load(arguments.config) if arguments.config else preset(arguments.size)
-    changes = _field_flags(rest)
-    if arguments.allow_licence:
-        changes["licences"] = tuple(arguments.allow_licence)
-    config = start.replace(**changes)
-    config = config.replace(licences=tuple(normalise_licence(name) for name in config.licences))
+    config = apply_fields(start, fields, flags)
+    config = config.replace(licences=tuple(normalise_licence(name) for name in arguments.allow_licence or config.licences))
     for name, (value, before) in config.diff(start).items():
         _say(f"{name} = {value} (was {before})")
     return config
-
-
-def _field_flags(rest: Sequence[str]) -> dict[str, Any]:
-    """Reads ``--a.b value`` and ``--a.b=value``; values are JSON, or text where they are not."""
-    changes: dict[str, Any] = {}
-    words = iter(rest)
-    for word in words:
-        name, equals, text = word.removeprefix("--").partition("=")
-        value = text if equals else next(words, None)
-        if not word.startswith("--") or value is None:
-            raise UserError(f"'{word}' is no option with a value", "write --render.size 256; see `unipart data run --help`")
-        try:
-            changes[name.replace("-", "_").replace(".", "__")] = json.loads(value)
-        except json.JSONDecodeError:
-            changes[name.replace("-", "_").replace(".", "__")] = value
-    return changes
 
 
 def _report(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> int:
@@ -316,11 +335,11 @@ def _shapes(sample: Any) -> dict[str, list[int]]:
     }
 
 
-def _show_progress(progress: Any) -> None:
+def _show_progress(progress: "Progress") -> None:
     rate = progress.done / max(progress.seconds, 1e-9)
     left = round(progress.seconds_left)
-    counts = "  ".join(f"{state} {count}" for state, count in progress.counts.items())
-    _say(f"{progress.done}/{progress.total} {progress.what}  {counts}  {rate:.2f}/s  {left // 60}:{left % 60:02d} left")
+    counts = "".join(f"  {state} {count}" for state, count in progress.counts.items())
+    _say(f"{progress.done}/{progress.total} {progress.what}{counts}  {rate:.2f}/s  {left // 60}:{left % 60:02d} left")
 
 
 def _say(text: str) -> None:
@@ -328,16 +347,18 @@ def _say(text: str) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
+    return int(text)
 
 
 def _fraction(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError("must lie between 0 and 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is no number between 0 and 1")
     return value
 
 

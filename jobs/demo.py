@@ -7,6 +7,7 @@ not done again; an interrupted one continues.
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import Any
 import unipart
 from jobs.options import Parser
 from jobs.runs import KINDS
+from unipart import storage
 from unipart.config import digest_json
 from unipart.errors import EnvironmentProblem, UserError
 
@@ -142,7 +144,9 @@ class Demo:
 
             val, test = self.plan.held_out
             config = preset("tiny").replace(pack__val_fraction=val, pack__test_fraction=test)
-            self.commands.append(f"unipart data run {' '.join(self.plan.sources)} --size tiny --out {self.shards}")
+            limit = () if self.plan.limit is None else ("--limit", self.plan.limit)
+            shares = ("--pack.val_fraction", val, "--pack.test_fraction", test)
+            self._tell_command("data", "run", *self.plan.sources, "--size", "tiny", *shares, *limit, "--out", self.shards)
             result = run(self.plan.sources, self.shards, config, RunOptions(limit=self.plan.limit), tell)
             counts = result.counts
             _say(f"  in {counts['in']} = kept {counts['kept']} + rejected {counts['rejected']} + failed {counts['failed']}")
@@ -155,7 +159,8 @@ class Demo:
         from jobs.recipes import find_recipe
 
         recipe = find_recipe(kind, self.plan.size)
-        config = recipe.replace(**self.plan.changes.get(kind, {}))
+        changes = self.plan.changes.get(kind, {})
+        config = recipe.replace(**changes)
         folder = self.models / kind
 
         def work() -> None:
@@ -164,8 +169,10 @@ class Demo:
 
             train(make_job(config, recipe, str(self.shards), folder, self.models), self.plan.workers, tracking=self._tracking)
 
-        self.commands.append(f"unipart train {kind} {self.plan.size} --data {self.shards} --out {folder}")
-        return self._stamped(f"train the {kind} model", kind, digest_json([key, config.digest()]), folder, work)
+        fields = [word for name, value in changes.items() for word in (f"--{name.replace('__', '.')}", value)]
+        how = ("--workers", self.plan.workers, "--tracking", self._tracking)
+        self._tell_command("train", kind, self.plan.size, "--data", self.shards, "--out", folder, *fields, *how)
+        return self._stamped(f"train the {kind} model", kind, digest_json([key, config.digest()]), work, folder)
 
     def generate(self, key: str) -> str:
         """Images of a split -> bundles."""
@@ -179,13 +186,11 @@ class Demo:
             requests = list(requests_from_shards(str(self.shards), split, self.plan.objects))
             generate(pipeline, requests, config, self.bundles)
 
-        split = self.plan.split
-        flags = (
-            f"--from-shards {self.shards} --split {split} --limit {self.plan.objects} --models {self.models} --out {self.bundles}"
-        )
-        self.commands.append(f"unipart generate {flags}")
+        split, settings = self.plan.split, ("--limit", self.plan.objects, "--size", self.plan.size)
+        places = ("--from-shards", self.shards, "--models", self.models, "--out", self.bundles)
+        self._tell_command("generate", *places, "--split", split, *settings)
         title = f"generate objects from images of the {split} split"
-        return self._stamped(title, "generate", digest_json([key, flags]), self.bundles, work)
+        return self._stamped(title, "generate", digest_json([key, split, settings]), work, self.bundles)
 
     def evaluate(self, key: str) -> str:
         """Bundles -> scores."""
@@ -201,8 +206,9 @@ class Demo:
             track_scores(rows, self.scores, self._tracking, "UniPart", {"unipart.dataset": key})
             print_table(headline(rows))
 
-        self.commands.append(f"unipart evaluate {self.bundles} --against {self.shards} --out {self.scores}")
-        return self._stamped("evaluate them", "evaluate", digest_json([key, self.plan.num_points]), None, work)
+        settings = ("--num_points", self.plan.num_points, "--tracking", self._tracking)
+        self._tell_command("evaluate", self.bundles, "--against", self.shards, "--out", self.scores, *settings)
+        return self._stamped("evaluate them", "evaluate", digest_json([key, self.plan.num_points]), work, self.scores)
 
     def write_report(self, key: str) -> str:
         """Everything -> report.html."""
@@ -214,9 +220,9 @@ class Demo:
             make_report(inputs, self.report, self.title)
             track_report(self.report, self._tracking)
 
-        flags = f"--runs {self.models} --bundles {self.bundles} --scores {self.scores} --data {self.shards} --out {self.report}"
-        self.commands.append(f"unipart report {flags}")
-        return self._stamped("write the report", "report", digest_json([key, "report"]), None, work)
+        places = ("--runs", self.models, "--bundles", self.bundles, "--scores", self.scores, "--data", self.shards)
+        self._tell_command("report", *places, "--out", self.report, "--title", self.title, "--tracking", self._tracking)
+        return self._stamped("write the report", "report", digest_json([key, "report"]), work, self.report, self.out / "viewers")
 
     @property
     def scores(self) -> Path:
@@ -227,21 +233,29 @@ class Demo:
     def _tracking(self) -> str:
         return f"sqlite:///{(self.out / 'mlflow.db').resolve()}"
 
-    def _stamped(self, title: str, name: str, key: str, folder: Path | None, work: Callable[[], None]) -> str:
-        """Runs a step unless its stamp says that it is done with these inputs; a folder made from others is removed."""
+    def _tell_command(self, *words: object) -> None:
+        """Notes the command that does the same as a step; the report lists them."""
+        self.commands.append(shlex.join(["unipart", *map(str, words)]))
+
+    def _stamped(self, title: str, name: str, key: str, work: Callable[[], None], *outputs: Path) -> str:
+        """Runs a step unless its stamp says that it is done with these inputs, and every file that it made is there.
+
+        What was made from other inputs is removed; what a step of the same inputs left behind is there to go on from.
+        """
         key = digest_json([unipart.__version__, key])
         stamp = self.out / "stamps" / f"{name}.json"
         known = json.loads(stamp.read_text()) if stamp.is_file() else {}
         with self._step(title):
-            if known == {"key": key, "done": True}:
+            same, made = known.get("key") == key, known.get("made")
+            if same and made is not None and all((self.out / file).is_file() for file in made):
                 _say("  done before")
                 return key
-            if folder is not None and known and known["key"] != key:
-                shutil.rmtree(folder, ignore_errors=True)
-            stamp.parent.mkdir(parents=True, exist_ok=True)
-            stamp.write_text(json.dumps({"key": key, "done": False}))
+            for output in outputs if known and not same else ():
+                shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
+            storage.write_bytes(stamp, json.dumps({"key": key}).encode())
             work()
-            stamp.write_text(json.dumps({"key": key, "done": True}))
+            made = [path.relative_to(self.out).as_posix() for output in outputs for path in _files(output)]
+            storage.write_bytes(stamp, json.dumps({"key": key, "made": made}).encode())
         return key
 
     @contextmanager
@@ -289,6 +303,11 @@ def _stop_ray() -> None:
         import ray
 
         ray.shutdown()
+
+
+def _files(output: Path) -> list[Path]:
+    """Returns a file itself, or those below a folder; locks and markers, which begin with a dot, are no results."""
+    return [output] if output.is_file() else sorted(path for path in output.rglob("[!.]*") if path.is_file())
 
 
 def _clock(seconds: float) -> str:

@@ -3,22 +3,51 @@
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from unipart.config import Config
 from unipart.errors import UserError, did_you_mean
 
 C = TypeVar("C", bound=Config)
+_FLAG_WIDTH = 40
+"""Columns of a flag with its value in the help."""
 
 
 class SuggestingParser(argparse.ArgumentParser):
-    """argparse whose mistakes are `UserError`s that name the closest flag or choice."""
+    """argparse whose mistakes are `UserError`s that name the closest flag or choice, those of a sub-command by its own flags."""
+
+    fields: Callable[[], Config] | None = None
+    """Gives a config whose fields are flags too, so that the help lists them; a function, since only the help needs it."""
 
     @property
     def flags(self) -> list[str]:
         """Every ``--flag`` of this parser."""
         return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+
+    @property
+    def switches(self) -> list[str]:
+        """The flags that take no value."""
+        return [name for action in self._actions if action.nargs == 0 for name in action.option_strings if name.startswith("--")]
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As argparse, but what a sub-command does not know is told by that sub-command, which has the flags to suggest."""
+        known, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self._chosen(known).error(f"unrecognized arguments: {' '.join(rest)}")
+        return known
+
+    def _chosen(self, known: argparse.Namespace) -> argparse.ArgumentParser:
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                return action.choices[getattr(known, action.dest)]
+        return self
+
+    def format_help(self) -> str:
+        """As argparse, with the fields of the config before the examples."""
+        if self.fields is not None:
+            self.epilog, self.fields = f"{describe_fields(self.fields())}\n{self.epilog or ''}", None
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """Raises what argparse found wrong, with the closest flag or choice."""
@@ -52,7 +81,7 @@ class Parser(SuggestingParser):
         )
 
 
-def split_config_flags(arguments: Sequence[str], parser: Parser) -> tuple[list[str], dict[str, str]]:
+def split_config_flags(arguments: Sequence[str], parser: SuggestingParser) -> tuple[list[str], dict[str, str]]:
     """Separates the parser's own arguments from ``--field value`` pairs meant for a config.
 
     Returns:
@@ -71,8 +100,8 @@ def split_config_flags(arguments: Sequence[str], parser: Parser) -> tuple[list[s
             continue
         if not equals:
             if not rest or rest[0].startswith("--"):
-                known = f"{did_you_mean(name, parser.flags)}" if not rest else ""
-                raise UserError(f"{parser.prog}: flag {name} needs a value.{known}", f"write {name} VALUE")
+                fix = f"write {name} VALUE; only {', '.join(parser.switches)} take none"
+                raise UserError(f"{parser.prog}: flag {name} needs a value", fix)
             value = rest.pop(0)
         fields[name.removeprefix("--").replace("-", "_")] = value
     return own, fields
@@ -88,9 +117,35 @@ def apply_fields(config: C, fields: dict[str, str], flags: Sequence[str] = ()) -
     for name, text in fields.items():
         if name not in known:
             hint = did_you_mean(f"--{name}", [*(f"--{key}" for key in known), *flags])
-            raise UserError(f"there is no flag --{name}.{hint}", "see --help; --dry-run prints every field")
+            fix = "see --help; --dry-run prints every field" if "--dry-run" in flags else "see --help"
+            raise UserError(f"there is no flag --{name}.{hint}", fix)
         config = config.replace(**{name.replace(".", "__"): _value(text)})
     return config
+
+
+def describe_fields(config: Config) -> str:
+    """Returns the help of a config's fields: a line for every flag, with its value and its docstring.
+
+    The fields of a config that is there twice (for the whole, for the parts) are listed once.
+    """
+    lines = [f"  {flag:<{_FLAG_WIDTH}} {about}" for flag, about in _described(config, "", {})]
+    return "\n".join(["fields of the config, each a flag:", *lines, ""])
+
+
+def _described(config: Config, prefix: str, seen: dict[type[Config], str]) -> Iterator[tuple[str, str]]:
+    """Yields (flag and value, docstring), the fields of this config before those of the configs inside it."""
+    inner: list[tuple[str, Config, str]] = []
+    for name, field in type(config).model_fields.items():
+        value, about = getattr(config, name), field.description or ""
+        if isinstance(value, Config):
+            inner.append((f"{prefix}{name}.", value, about))
+        else:
+            yield f"--{prefix}{name} {value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}", about
+    for below, value, about in inner:
+        first = seen.setdefault(type(value), below)
+        yield f"{below}*", about if first == below else f"like {first}*: {about}"
+        if first == below:
+            yield from _described(value, below, seen)
 
 
 def _field_names(config: Config, prefix: str = "") -> list[str]:

@@ -39,6 +39,8 @@ _BLOCK_ROWS = 16
 """Most assets in a block: what is lost when a worker is killed."""
 _BLOCKS_PER_CPU = 8
 """So that the workers finish at about the same time."""
+_TELL_SECONDS = 5.0
+"""Between two lines of progress while the catalog is built."""
 _CAUSE = re.compile(r"^[\w.]+(?:Error|Problem|Exception): (?:.*\n)+?(?=\n|$)", re.MULTILINE)
 
 
@@ -61,7 +63,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands; `counts` are those of this run's assets so far, none while shards are packed."""
+    """Where a run stands; `counts` are those of this run's assets so far, none while sources are read and shards are packed."""
 
     done: int
     total: int
@@ -115,7 +117,7 @@ def run(
     options = options or RunOptions()
     out = storage.resolve(out)
     plan, progress = build_plan(config), progress or (lambda _: None)
-    catalog = list_assets(sources, config, options.limit, out)
+    catalog = list_assets(sources, config, options.limit, out, progress)
     with claim_dataset(out, plan.digest) as mine:
         ledger.write_table(storage.join(out, CATALOG), catalog, CATALOG_COLUMNS)
         storage.write_bytes(storage.join(out, CONFIG), pack_json(config.model_dump(mode="json")))
@@ -131,10 +133,33 @@ def run(
     return RunResult(out, rows, counts, len(pending))
 
 
-def list_assets(sources: Sequence[str], config: CurationConfig, limit: int | None = None, out: str | None = None) -> list[Row]:
-    """Returns the catalog of the sources, each asset with its split; what the catalog of `out` has unchanged is not read again."""
+def list_assets(
+    sources: Sequence[str],
+    config: CurationConfig,
+    limit: int | None = None,
+    out: str | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> list[Row]:
+    """Returns the catalog of the sources, each asset with its split; what the catalog of `out` has unchanged is not read again.
+
+    Args:
+        sources: see `pipelines.sources.catalog`.
+        config: limits of a file, and the shares of the splits.
+        limit: at most this many assets.
+        out: dataset address.
+        progress: is told every few seconds, since every file is read for its content hash.
+    """
     known = storage.join(out, CATALOG) if out else ""
-    rows = build_catalog(sources, limit, config.fetch.max_bytes, ledger.read_table(known) if out and storage.exists(known) else ())
+    started = told = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if (now := time.monotonic()) - told >= _TELL_SECONDS:
+            told = now
+            progress(Progress(done, total, {}, now - started, "assets read for the catalog"))
+
+    before = ledger.read_table(known) if out and storage.exists(known) else ()
+    rows = build_catalog(sources, limit, config.fetch.max_bytes, before, tell)
     return [{**row, "split": split_of(row["asset_id"], config.pack.val_fraction, config.pack.test_fraction)} for row in rows]
 
 
@@ -329,6 +354,18 @@ def process_block(table: pa.Table, claim: Claim, config: dict[str, Any], digest:
         rows.append({**asset, **facts, "state": state, **(outcome.result or {})})
     ledger.commit(claim.out, digest, claim.attempt, rows)
     return ledger.to_table(rows, LEDGER_COLUMNS)
+
+
+def check_here(plan: Plan, num_cpus: int) -> None:
+    """Refuses a plan that this machine can never run, without starting Ray, which offers its tasks no more than all memory.
+
+    Raises:
+        EnvironmentProblem: names what an asset takes, what there is, and the fix.
+    """
+    import psutil
+
+    here = {"Alive": True, "Resources": {"CPU": num_cpus, "memory": psutil.virtual_memory().total}}
+    _check_layout(plan, [here], local=True)
 
 
 def _check_layout(plan: Plan, nodes: Sequence[dict[str, Any]], local: bool) -> None:

@@ -1,12 +1,14 @@
 """The command line keeps its promises: quick help, no torch before it is needed, suggestions, exit codes."""
 
+import errno
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
-from jobs.cli import COMMANDS, main
+from jobs.cli import COMMANDS, Command, main
 
 HEAVY = ("torch", "ray", "mlflow", "transformers", "webdataset", "igl", "numba", "scipy")
 
@@ -94,6 +96,70 @@ def test_mistakes_end_with_a_line_a_fix_and_an_exit_code(
         assert hint in printed.err
         assert "fix: " in printed.err
         assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["data", "run", "procedural:count=1", "--out", "file/below"],
+        ["demo", "--out", "file/below"],
+        ["demo", "--out", "file"],
+        ["report", "--runs", "folder", "--out", "file/below.html"],
+    ],
+)
+def test_a_place_that_cannot_be_used_is_a_line_a_fix_and_exit_code_3(
+    arguments, capsys: pytest.CaptureFixture, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    assert main(arguments) == 3
+    last, fix = capsys.readouterr().err.splitlines()[-2:]
+    assert last.startswith("error: cannot use ")
+    assert "file" in last
+    assert fix == "  fix: a file lies where a folder is needed, or a folder where a file is: give another path"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/mine"), "cannot use /mine: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device", "/full/x"), "cannot use /full/x: No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device"),  # as a write says it
+    ],
+)
+def test_what_the_system_refuses_is_told_by_every_command(error, told, capsys: pytest.CaptureFixture, failing):
+    failing(error)
+    assert main(["doctor"]) == 3
+    printed = capsys.readouterr().err
+    assert told in printed
+    assert "fix: " in printed
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), PermissionError(errno.EACCES, "denied"), OSError("odd")],
+)
+def test_an_error_that_names_no_place_of_the_user_stays_a_traceback(error, failing):
+    failing(error)
+    with pytest.raises(type(error)):
+        main(["doctor"])
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes a command whose work ends with an error."""
+
+    def install(error: Exception) -> None:
+        def work(_: list[str]) -> int:
+            raise error
+
+        module = types.ModuleType("a_failing_command")
+        vars(module)["main"] = work
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(COMMANDS, "doctor", Command(module.__name__, ""))
+
+    return install
 
 
 def test_dry_run_prints_the_whole_config(capsys: pytest.CaptureFixture):

@@ -1,6 +1,6 @@
 import pytest
 
-from jobs.options import Parser, apply_fields, split_config_flags
+from jobs.options import Parser, SuggestingParser, apply_fields, describe_fields, split_config_flags
 from unipart.config import Config
 from unipart.errors import UserError
 
@@ -77,3 +77,31 @@ def test_a_config_flag_without_a_value_is_refused(parser: Parser):
 def test_the_parser_suggests(parser: Parser, arguments, hint):
     with pytest.raises(UserError, match=hint):
         parser.parse_args(arguments)
+
+
+def test_a_mistake_in_a_sub_command_is_told_by_it():
+    parser = SuggestingParser("try")
+    sub = parser.add_subparsers(dest="command").add_parser("sub", allow_abbrev=False)
+    sub.add_argument("--verbose")
+    with pytest.raises(UserError, match=r"try sub: unrecognized arguments: --verbos=1\. Did you mean '--verbose'"):
+        parser.parse_args(["sub", "--verbos=1"])
+
+
+def test_the_fields_of_a_config_are_listed_with_values_and_docstrings_once_a_class():
+    class Twice(Config):
+        first: Inner = Inner()
+        """One."""
+        second: Inner = Inner()
+        """Another."""
+        steps: int = 3
+        """How many."""
+
+    lines = [" ".join(line.split()) for line in describe_fields(Twice()).splitlines()]
+    assert lines[1:] == [
+        "--steps 3 How many.",
+        "first.* One.",
+        "--first.width 64",
+        '--first.names ["a"]',
+        "--first.rates {}",
+        "second.* like first.*: Another.",
+    ]

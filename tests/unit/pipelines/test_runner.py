@@ -35,6 +35,23 @@ def test_one_that_fits_nowhere_is_refused_with_the_fix(small_config, nodes, told
     assert fix in problem.value.fix
 
 
+def test_a_plan_is_refused_here_without_ray(small_config):
+    runner.check_here(build_plan(small_config), 1)
+    with pytest.raises(EnvironmentProblem, match="up to 100000000 MB"):
+        runner.check_here(build_plan(small_config.replace(limits__memory_mb=100_000_000)), 1)
+
+
+def test_the_catalog_tells_how_far_it_is(tmp_path, small_config, monkeypatch):
+    for number in range(5):
+        (tmp_path / f"{number}.stl").write_bytes(b"solid")
+    told: list[Progress] = []
+    runner.list_assets([str(tmp_path)], small_config, progress=told.append)
+    assert told == [], "not when it takes no time"
+    monkeypatch.setattr(runner, "_TELL_SECONDS", 0.0)
+    runner.list_assets([str(tmp_path)], small_config, progress=told.append)
+    assert [(one.done, one.total, one.what) for one in told] == [(n, 5, "assets read for the catalog") for n in range(1, 6)]
+
+
 def test_an_error_of_ray_is_told_by_its_first_cause():
     text = (
         "ray::process_block() (pid=1)\n  File ...\n"
