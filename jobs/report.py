@@ -49,8 +49,14 @@ class Inputs:
 
 
 def make_report(inputs: Inputs, out: Path, title: str = "UniPart report") -> Path:
-    """Writes the report, and a viewer page per object in ``viewers/`` beside it; returns the report's path."""
+    """Writes the report, and a viewer page per object in ``viewers/`` beside it; returns the report's path.
+
+    Raises:
+        UserError: an input holds nothing of its kind.
+    """
     runs = find_runs(inputs.runs) if inputs.runs else []
+    if inputs.runs and not runs:
+        raise UserError(f"{inputs.runs} holds no training run", "give the folder that holds the folders of `unipart train --out`")
     bundles = [read_bundle(folder) for folder in list_bundles(inputs.bundles)[: inputs.limit]] if inputs.bundles else []
     rows = read_scores(inputs.scores) if inputs.scores else []
     table = headline(rows)
