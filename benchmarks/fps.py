@@ -1,6 +1,6 @@
 """Farthest point sampling: the compiled buckets against the tensor loop and the plain reference.
 
-python benchmarks/fps.py [--device cuda]
+python -m benchmarks.fps [--device cuda] [--size ci]
 """
 
 import argparse
@@ -18,11 +18,14 @@ SIZES = {"ci": (4, 640, 32), "mini": (4, 5_120, 256), "base": (4, 20_480, 1024),
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    device = torch.device(parser.parse_args().device)
+    parser.add_argument("--size", choices=list(SIZES), nargs="+", default=list(SIZES))
+    options = parser.parse_args()
+    device = torch.device(options.device)
     print(f"{'size':>6} {'B':>2} {'C':>6} {'K':>5} {'public ms':>10} {'loop ms':>9} {'reference ms':>13}  equal")
-    for name, (batch, num_points, count) in SIZES.items():
+    for name in options.size:
+        batch, num_points, count = SIZES[name]
         points = torch.from_numpy(derive(0, "bench fps", name).standard_normal((batch, num_points, 3)).astype(np.float32))
         points = (points / points.norm(dim=-1, keepdim=True)).to(device)
         start = torch.zeros(batch, dtype=torch.long, device=device)

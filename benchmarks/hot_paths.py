@@ -4,13 +4,17 @@ python -m benchmarks.hot_paths [--device cuda]
 
 - conditions: keys and values of image, Z_0 and X_i once for all sampling steps, against anew in every step;
 - null branch: the unconditional velocity without cross attention, against attending to zeros;
-- attention: PyTorch's fused kernel against the explicit L x L matrix.
+- attention: PyTorch's fused kernel against the explicit L x L matrix;
+- decode: the field of a ball, at the price of the VAE's: hierarchical against every node of the grid;
+- field queries: keys and values of the latents once for all chunks, against anew for each.
 """
 
 import argparse
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +22,8 @@ from benchmarks.moe import REPEATS, ratio
 from jobs.recipes import find_recipe
 from jobs.training.config import PartTrainConfig
 from jobs.training.workload import Inputs
+from unipart.inference.decode import DecodeConfig, decode_dense, decode_field, field_slope
+from unipart.models.geom_seg_vae import GeomSegVAE, GeomSegVAEConfig
 from unipart.models.part_dit import DualLatents, PartDiT, PartDiTConfig
 from unipart.nn.dit_block import Conditions
 from unipart.sampling.solver import euler
@@ -26,12 +32,15 @@ STEPS = 10
 SIZES = {"cpu": "tiny", "cuda": "base"}
 ATTENTION = {"cpu": (1, 4, 1024, 64), "cuda": (1, 16, 8194, 128)}
 """(batch, heads, tokens, channels a head)."""
+GRID = {"cpu": (96, 4_096), "cuda": (256, 65_536)}
+"""(cells along an axis, queries at once), as generation has them at these sizes."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tier", help="default: tiny on a CPU, base on a GPU")
+    parser.add_argument("--resolution", type=int, help="cells along an axis of the decode (default: 96 on a CPU, 256 on a GPU)")
     options = parser.parse_args()
     device = torch.device(options.device)
     name = options.tier or SIZES[device.type]
@@ -41,6 +50,7 @@ def main() -> None:
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         sampler(recipe.model, latents, whole.image_encoder.num_tokens, name, device)
         attention(device)
+        decode(vae.model, name, options.resolution or GRID[device.type][0], device)
 
 
 def sampler(config: PartDiTConfig, latents: int, image_tokens: int, name: str, device: torch.device) -> None:
@@ -86,6 +96,36 @@ def attention(device: torch.device) -> None:
         return ((q @ k.transpose(-2, -1)) * shape[-1] ** -0.5).softmax(-1) @ v
 
     tell(f"attention {shape}", lambda: F.scaled_dot_product_attention(q, k, v), explicit, device)
+
+
+def decode(config: GeomSegVAEConfig, name: str, resolution: int, device: torch.device) -> None:
+    chunk = GRID[device.type][1]
+    settings, slope = DecodeConfig(resolution=resolution, chunk=chunk), field_slope(config)
+    with device:
+        vae = GeomSegVAE(config).eval()
+    features = vae.decode_latents(Inputs(device).floats(1, config.num_latents, config.latent_width))
+    learnt = vae.field_of(features)
+
+    def ball(queries: Tensor) -> Tensor:
+        """Untrained weights have no surface: their values are paid for, and those of a ball are told."""
+        return 0.0 * learnt(queries) + vae.field_target(0.6 - queries.norm(dim=-1))
+
+    def inside(values: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(values > 0).float()
+
+    tell(
+        f"decode, {name}, {resolution}^3 cells",
+        lambda: inside(decode_field(ball, slope, settings, device)),
+        lambda: inside(decode_dense(ball, settings, device)),
+        device,
+    )
+    chunks = Inputs(device).floats(1, 8 * chunk, 3).split(chunk, dim=1)
+    tell(
+        f"field queries, {name}, 8 x {chunk:,}",
+        lambda: torch.cat([*map(vae.field_of(features), chunks)], dim=1),
+        lambda: torch.cat([vae.query(features, queries) for queries in chunks], dim=1),
+        device,
+    )
 
 
 def tell(what: str, ours: Callable[[], Tensor], reference: Callable[[], Tensor], device: torch.device) -> None:

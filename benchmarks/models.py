@@ -24,14 +24,14 @@ from jobs.recipes.sizes import TIERS
 from jobs.training.budget import make_budget, num_parameters
 from jobs.training.config import OptimizerConfig
 from jobs.training.loop import make_optimizer
+from jobs.training.parallel import compile_blocks
 from jobs.training.workload import Parents, Workload, make_workload
-from unipart.nn.blocks import CrossBlock, SelfBlock
-from unipart.nn.dit_block import DiTBlock, DiTStack
+from unipart.nn.dit_block import DiTStack
 from unipart.nn.fps import farthest_point_sampling
 
 MODELS = ("vae", "anchor", "whole", "part")
 CEILING_SIDE = {"cuda": 8192, "cpu": 1536}
-COMPILED = (SelfBlock, CrossBlock, DiTBlock)
+SAMPLING = "farthest point sampling"
 
 
 @dataclass(frozen=True)
@@ -136,21 +136,18 @@ def bench_model(kind: str, tier: str, bench: Bench, limit: float) -> list[Row]:
     step = budget.step - sum(budget.frozen.values())
     rows.append(row("training step", training_step(load, config.optimizer, bench), step))
     if kind == "vae":
-        rows.append(row("farthest point sampling", sampling(config.model.num_points, config.model.num_latents, bench), 0.0))
+        rows.append(row(SAMPLING, sampling(config.model.num_points, config.model.num_latents, bench), 0.0))
     return rows
 
 
 def prepare(module: nn.Module, bench: Bench) -> None:
-    """Compiles the blocks in place (one graph serves all blocks of a kind) and switches recomputation."""
-    if bench.compiled:
-        # Local or joint, skip or not, experts or not, training or not: each is a graph. Beyond a limit torch would quietly stop.
-        torch._dynamo.config.recompile_limit = 64
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
+    """Compiles what a training compiles, in place, and switches recomputation."""
     for layer in module.modules():
         if isinstance(layer, DiTStack):
             layer.recompute = bench.recompute
-        if bench.compiled and isinstance(layer, COMPILED):
-            layer.compile()
+    if bench.compiled:
+        compile_blocks(module)
+        torch._dynamo.config.fail_on_recompile_limit_hit = True  # a benchmark must not time what was not compiled
 
 
 def forward(load: Workload, name: str, bench: Bench) -> Callable[[], object]:
@@ -185,6 +182,13 @@ def sampling(num_points: int, count: int, bench: Bench) -> Callable[[], object]:
     points = torch.randn(bench.batch, num_points, 3, device=bench.device, generator=draw)
     points = points / points.norm(dim=-1, keepdim=True)
     return lambda: farthest_point_sampling(points, count)
+
+
+def sampling_share(rows: list[Row]) -> dict[str, float]:
+    """Returns, for each tier, how much of an encode of the VAE is farthest point sampling."""
+    seconds = {(row.tier, row.what): row.seconds for row in rows if row.model == "vae"}
+    pairs = {tier: (sampled, seconds[tier, "forward: encode"]) for (tier, what), sampled in seconds.items() if what == SAMPLING}
+    return {tier: sampled / (sampled + rest) for tier, (sampled, rest) in pairs.items()}
 
 
 def describe(bench: Bench, limit: float) -> dict[str, object]:
@@ -235,8 +239,12 @@ def main() -> None:
                 )
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+    shares = sampling_share(rows)
+    for tier, share in shares.items():
+        print(f"{SAMPLING} is {share:.1%} of an encode at {tier}")
     if options.json is not None:
-        options.json.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+        document = {"machine": machine, "rows": [asdict(row) for row in rows], "sampling_share": shares}
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":

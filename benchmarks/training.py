@@ -1,13 +1,14 @@
 """What the training loop costs over a bare PyTorch loop on the same batches, and what checkpoints cost: ratios in one run.
 
-python -m benchmarks.training [--tier tiny] [--steps N] [--repeats K] [--every N] [--workers]
+python -m benchmarks.training [--tier tiny] [--device cpu] [--steps N] [--repeats K] [--every N] [--workers]
 
 The two loops take turns, step by step: `fit` asks for a batch, and before it gets one a bare step (losses, backward, clip, AdamW,
 zero_grad) is done on the same batch. So whatever else the machine does hits both alike. All that `fit` does between two batches
 counts: clip, average, history, clock; its start and its end do not.
 
-- loop: `fit` over bare, in CPU seconds of the process: of all steps, and the median over the steps, which a busy machine moves
-  less; every step writes a row of figures (a recipe writes one in 50);
+- loop: `fit` over bare, of all steps, and the median over the steps, which a busy machine moves less: in CPU seconds of the
+  process, on a GPU in wall time, with a wait for the device after each step; every step writes a row of figures (a recipe writes
+  one in 50);
 - loop on Ray: the same inside one Ray Train worker (with --workers), over the bare steps in that worker;
 - with / without checkpoints: `fit` over bare with a checkpoint every so many steps, over the same without, in wall time: a thread
   writes them. Blocked: the share of `fit`'s own time in which it waited for a checkpoint's copy, or for the one before.
@@ -28,11 +29,10 @@ from torch import nn
 from jobs.recipes import find_recipe
 from jobs.runs import read_history
 from jobs.training.config import VaeTrainConfig
-from jobs.training.loop import Batch, Place, Run, fit, generator, make_optimizer
+from jobs.training.loop import Batch, Place, Run, fit, generator, make_optimizer, to_device
 from jobs.training.objectives import make_objective
 from jobs.training.smoke import MadeUpSource
 
-PLACE = Place(torch.device("cpu"))
 WARM_UP = 3
 
 
@@ -41,12 +41,13 @@ class Turns:
 
     Args:
         config: the recipe.
+        place: the device.
     """
 
-    def __init__(self, config: VaeTrainConfig) -> None:
+    def __init__(self, config: VaeTrainConfig, place: Place) -> None:
         stream = MadeUpSource(config, None, 32).train(0)
         self.batches = [next(stream) for _ in range(4)]
-        self.config, self.objective = config, make_objective(config, {}, None, PLACE)
+        self.config, self.place, self.objective = config, place, make_objective(config, {}, None, place)
         self.optimizer = make_optimizer(self.objective.trained, config.optimizer)
         self.objective.trained.train()
         self.bare: list[tuple[float, float]] = []
@@ -55,11 +56,11 @@ class Turns:
     def train(self, start: int) -> Iterator[Batch]:
         """Yields without end."""
         while True:
-            begin = _now()
-            self._step(self.batches[start % 4], start)
-            middle = _now()
+            begin = self._now()
+            self._step(to_device(self.batches[start % 4], self.place.device), start)
+            middle = self._now()
             yield self.batches[start % 4]
-            end = _now()
+            end = self._now()
             self.bare.append((middle[0] - begin[0], middle[1] - begin[1]))
             self.loop.append((end[0] - middle[0], end[1] - middle[1]))
             start += 1
@@ -77,24 +78,27 @@ class Turns:
 
     @torch.enable_grad()
     def _step(self, batch: Batch, number: int) -> None:
-        losses = self.objective.losses(batch, generator(PLACE, self.config.seed, "step", number + 1, 0))
+        losses = self.objective.losses(batch, generator(self.place, self.config.seed, "step", number + 1, 0))
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(self.objective.trained.parameters(), self.config.optimizer.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def _now(self) -> tuple[float, float]:
+        """Returns wall time and CPU time, of which the second says nothing of a GPU: there it is the first again."""
+        if self.place.device.type == "cpu":
+            return time.perf_counter(), time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter(), time.perf_counter()
 
-def _now() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
 
-
-def measure(document: dict[str, Any]) -> dict[str, float]:
+def measure(document: dict[str, Any], device: str = "cpu") -> dict[str, float]:
     """Returns the ratios of a run."""
     torch.set_num_threads(1)
-    config = VaeTrainConfig.parse(document)
-    turns = Turns(config)
+    config, place = VaeTrainConfig.parse(document), Place(torch.device(device))
+    turns = Turns(config, place)
     with TemporaryDirectory() as folder:
-        fit(Run(config, make_objective(config, {}, None, PLACE), turns, Path(folder), PLACE))
+        fit(Run(config, make_objective(config, {}, None, place), turns, Path(folder), place))
         rows = [row for row in read_history(Path(folder)) if "loss" in row]
     wall, (cpu, median) = turns.ratios(0)[0], turns.ratios(1)
     blocked, steps = (sum(row[name] for row in rows) for name in ("time/checkpoint", "time/compute"))
@@ -119,6 +123,7 @@ def measure_in_worker(document: dict[str, Any]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tier", default="tiny")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; with --workers the one in the worker is on the CPU")
     parser.add_argument("--steps", type=int, default=54)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--every", type=int, default=25, help="steps between checkpoints")
@@ -138,7 +143,7 @@ def main() -> None:
     plain, saving = (c.model_dump(mode="json") for c in (config, config.replace(checkpoint_every=options.every)))
     found: dict[str, list[float]] = {}
     for _ in range(options.repeats):
-        without, with_checkpoints = measure(plain), measure(saving)
+        without, with_checkpoints = measure(plain, options.device), measure(saving, options.device)
         rows = {"bare step, ms": without["bare_ms"], "loop / bare, all": without["cpu"], "loop / bare, median": without["median"]}
         rows["with / without checkpoints, wall"] = with_checkpoints["wall"] / without["wall"]
         rows["blocked by checkpoints"] = with_checkpoints["blocked"]

@@ -12,8 +12,7 @@ from PIL import Image
 from jobs.evaluate import headline, print_table
 from jobs.list_runs import describe_run
 from jobs.options import Parser
-from jobs.runs import CONFIG, OBJECTS, VALIDATION, RunRecord, find_runs, latest_checkpoint, mlflow_link, read_link
-from unipart.data.shards import read_manifest
+from jobs.runs import CONFIG, OBJECTS, VALIDATION, RunRecord, find_runs, latest_checkpoint, mlflow_link
 from unipart.errors import UserError
 from unipart.metrics.table import read_scores
 from unipart.report.comparison import ComparedRun, differing, write_comparison
@@ -59,14 +58,17 @@ def compare_page(runs: Sequence[Named], out: Path) -> Path:
 
 def run_settings(run: RunRecord) -> dict[str, Any]:
     """Returns what a run was made from: the shards and their digest, the parents' weights, and the flat config."""
-    try:
-        digest = read_manifest(run.data).content_digest
-    except (UserError, OSError):  # the shards are elsewhere now
-        digest = read_link(run.folder).get("data")
+    inputs = {name: digest[:12] for name, digest in _inputs(run).items()}
+    parents = {f"parent {kind}": digest for kind, digest in inputs.items() if kind != "data"}
+    return {"data": run.data, "data digest": inputs.get("data"), **parents, **_flat(run.config)}
+
+
+def _inputs(run: RunRecord) -> dict[str, str]:
+    """Returns what a run noted of its inputs at its start, or of one that did not: the parents that its checkpoint tells of."""
     newest = latest_checkpoint(run.folder)
-    lineage = json.loads((newest / CONFIG).read_text()).get("lineage", {}) if newest else {}
-    parents = {f"parent {kind}": weights[:12] for kind, weights in lineage.items()}
-    return {"data": run.data, "data digest": digest and digest[:12], **parents, **_flat(run.config)}
+    if run.inputs or newest is None:
+        return run.inputs
+    return json.loads((newest / CONFIG).read_text()).get("lineage", {})
 
 
 def read_pictures(run: Path) -> tuple[int, dict[tuple[str, str], Any], dict[str, dict[str, float]]]:

@@ -29,8 +29,8 @@ NUM_STEPS = 9
 KINDS_OF_OBJECTS = "chair+sofa+car+rocket+mushroom+cake+house+snowman"
 """Eight kinds, so that models this small see enough of each to generate one they have not seen."""
 MIN_FREE_GB = 3.0
-WORKERS = min(2, os.cpu_count() or 1)
-"""Share a training: on few cores faster than threads, which wait for each other at every turn."""
+WORKERS = 1 if Path("/dev/nvidiactl").exists() else min(2, os.cpu_count() or 1)
+"""Share a training: on few cores faster than threads, which wait for each other at every turn. A GPU is not shared."""
 
 
 @dataclass(frozen=True)

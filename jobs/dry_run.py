@@ -6,16 +6,19 @@ from dataclasses import asdict
 from typing import Any
 
 from jobs.recipes import ablations, find_recipe, recipe_names
+from jobs.recipes.generation import SWITCHES
 from jobs.recipes.sizes import TIERS, tier
 from jobs.training.budget import Budget, make_budget
 from jobs.training.config import KINDS, AnyTrainConfig, VaeTrainConfig, WholeTrainConfig
 from jobs.training.smoke import smoke_run
 from jobs.training.workload import Parents
+from unipart.inference.pipeline import GenerateConfig
 from unipart.models.geom_seg_vae import GeomSegVAEConfig
 from unipart.models.image_encoder import ImageEncoderConfig
 from unipart.models.whole_dit import WholeDiTConfig
 
 SMOKE_SIZE = "ci"
+GENERATION = "unipart generate: switches that need no training"
 SPELLING = ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (0.0, "MFLOP"))
 
 
@@ -48,12 +51,12 @@ def describe(document: dict[str, Any]) -> str:
     fields = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in document["config"].items()]
     lines = ["{", ",\n".join(fields), "}"]
     lines += [f"changed: {name} {theirs} -> {ours}" for name, (theirs, ours) in document["changed"].items()]
-    lines += ["", *_describe_budget(document["budget"], document["config"].get("recompute", False)), "", document["smoke"]["told"]]
+    lines += ["", *_describe_budget(document["budget"]), "", document["smoke"]["told"]]
     return "\n".join(lines)
 
 
 def recipe_list(size: str) -> list[dict[str, Any]]:
-    """Returns every recipe: the four models in every size, then the ablations with what they change in one size."""
+    """Returns every recipe: the models in every size, the ablations with what they change in one size, generation's switches."""
     rows: list[dict[str, Any]] = [
         {"kind": kind, "recipe": name, "group": "sizes", "summary": find_recipe(kind, name).recipe, "changes": {}}
         for kind in KINDS
@@ -66,6 +69,10 @@ def recipe_list(size: str) -> list[dict[str, Any]]:
             address = f"{ablations.__name__}:{ablation.__name__}"
             summary = (ablation.__doc__ or "").splitlines()[0]
             rows.append({"kind": kind, "recipe": address, "group": group, "summary": summary, "changes": changes})
+    defaults = GenerateConfig().flat()
+    for field, (values, summary) in SWITCHES.items():
+        switch = {"kind": "generate", "recipe": f"--{field}", "group": GENERATION, "summary": summary}
+        rows.append({**switch, "changes": {field: [defaults[field], *values]}})
     return rows
 
 
@@ -78,10 +85,14 @@ def describe_list(rows: list[dict[str, Any]], size: str) -> str:
             continue
         if row["group"] != group:
             group = row["group"]
-            lines += ["", f"{group} (changes at --size {size}):"]
+            lines += ["", f"{group}{'' if group == GENERATION else f' (changes at --size {size})'}:"]
+        if group == GENERATION:
+            (default, *values), *_ = row["changes"].values()
+            lines += [f"  {row['recipe']} {default}, or {', '.join(map(str, values))}", f"        {row['summary']}"]
+            continue
         changes = ", ".join(f"{name} {json.dumps(old)} -> {json.dumps(new)}" for name, (old, new) in _shorten(row["changes"]))
         lines += [f"  {row['kind']:<5} {row['recipe']}", f"        {row['summary']}", f"        {changes}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", ablations.LEFT_OUT])
 
 
 def _shorten(changes: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -122,7 +133,7 @@ def _is_switch(field: str, value: Any) -> bool:
     return all(member is None or isinstance(member, bool | str) for member in members)
 
 
-def _describe_budget(budget: dict[str, Any], recompute: bool) -> list[str]:
+def _describe_budget(budget: dict[str, Any]) -> list[str]:
     known = Budget(**budget)
     lines = ["parameters"]
     lines += [f"  {name:<28}{count:>16,}" for name, count in known.parameters.items() if name != "frozen" or count]
@@ -142,8 +153,9 @@ def _describe_budget(budget: dict[str, Any], recompute: bool) -> list[str]:
     for name in (*names, "total"):
         sizes = [budget["memory"][kind]["lines"].get(name, 0.0) / 2**30 for kind in kinds]
         lines += [f"  {name:<24}" + "".join(f"{size:>24.2f}" for size in sizes)]
-    chosen = "replicated, recomputed" if recompute else "replicated"
-    lines += [f"  this training is: {chosen}" + ("; sharded is what FSDP would need" if known.workers > 1 else "")]
+    total = budget["memory"][known.chosen]["lines"]["total"] / 2**30
+    hint = "; sharded is --parallel fsdp" if known.workers > 1 and known.chosen.startswith("replicated") else ""
+    lines += [f"  this training is: {known.chosen}, {total:.2f} GiB{hint}"]
     return lines
 
 

@@ -176,8 +176,10 @@ class Encoder:
             groups = (*self.shapes.part_groups, *(("views",) if self.images else ()))
             sample = index.read(item["number"], groups)
             members, quality = self.members(sample, index.num_views(item["number"]))
-        except (Reject, UserError, ValueError) as error:
+        except (Reject, UserError, ValueError, torch.OutOfMemoryError) as error:
             reason = error.reason if isinstance(error, Reject) else "unreadable_sample"
+            if isinstance(error, torch.OutOfMemoryError):
+                reason = "out_of_memory"
             facts = {"state": "failed", "stage": "encode", "reason": reason, "message": str(error)}
             return {**row, **facts, "seconds": time.monotonic() - started}
         row |= write_artefact(self.claim.out, self.encoding.digest, item["asset_id"], members)
@@ -193,6 +195,8 @@ class Encoder:
             Reject: the encoder's answer is not finite.
         """
         config, members, unused = self.encoding.config, {}, derive(0, "unused")
+        assert self.encoder.known is not None
+        self.encoder.known.clear()  # of the sample before, also of one that failed
         wholes: list[Posterior] = []
         with torch.autocast(self.place.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             for draw in range(config.num_draws):
@@ -211,8 +215,6 @@ class Encoder:
                     image = image_input(view.rgba, self.images.config.size)  # pyright: ignore
                     tokens = self.images(torch.from_numpy(image)[None].to(self.place.device)).float()
                     members[tokens_member(number)] = self._pack({"tokens": tokens[0].cpu().numpy()})
-        assert self.encoder.known is not None
-        self.encoder.known.clear()
         meta = {"num_parts": sample.num_parts, "parts": [{"area": part["area"]} for part in sample.meta["parts"]]}
         document = {**meta, "num_draws": config.num_draws, "num_views": num_views}
         return {"json": pack_json(document), **members}, _figures(wholes)

@@ -15,6 +15,7 @@ from jobs.options import Parser, apply_fields, split_config_flags
 from jobs.recipes.generation import generation
 from jobs.training.config import KINDS
 from jobs.training.state import find_checkpoint
+from unipart import storage
 from unipart.data.bundle import read_bundle, write_bundle
 from unipart.data.schema import Bundle
 from unipart.data.shards import ShardIndex
@@ -42,8 +43,8 @@ class Request:
 
 
 def load_pipeline(models: str | Path, image_weights: str | None = None, device: str = "auto") -> UniPartPipeline:
-    """Loads the four models from a folder with the runs ``vae/``, ``anchor/``, ``whole/`` and ``part/``."""
-    folders = {kind: find_checkpoint(Path(models) / kind) for kind in KINDS}
+    """Loads the four models from a folder of runs or an address of checkpoints: ``vae/``, ``anchor/``, ``whole/``, ``part/``."""
+    folders = {kind: find_checkpoint(storage.join(models, kind)) for kind in KINDS}
     chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     return UniPartPipeline.from_checkpoints(**folders, image_weights=image_weights, device=chosen)
 
@@ -146,7 +147,8 @@ def _parser() -> Parser:
     parser.add_argument("--from-shards", metavar="DIR", help="use the condition renders of these shards instead")
     parser.add_argument("--split", default="test", help="split of the shards (default: test)")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N objects of the shards")
-    parser.add_argument("--models", metavar="DIR", default="runs", help="folder with vae/ anchor/ whole/ part/ (default: runs)")
+    where = "folder, or s3:// or hf:// address, with vae/ anchor/ whole/ part/ (default: runs)"
+    parser.add_argument("--models", metavar="DIR", default="runs", help=where)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the bundles")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", default="auto", help="settings of a size of models: auto, ci, tiny, base (default: auto)")

@@ -7,11 +7,12 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from unipart import storage
-from unipart.errors import UserError
+from unipart.errors import UserError, did_you_mean
 
 Kind = Literal["vae", "anchor", "whole", "part"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -44,6 +45,7 @@ class RunRecord:
         config: its training config as JSON.
         changed: {flat field: [recipe's value, the run's value]}.
         data: address of the shards.
+        inputs: {"data", or a parent's kind: digest} that it was started with; empty for a run that did not note them.
         rows: the history.
         digest: sha256 of the newest weights, or an empty string.
         parameters: number of values in them.
@@ -55,6 +57,7 @@ class RunRecord:
     config: dict[str, Any]
     changed: dict[str, Any]
     data: str
+    inputs: dict[str, str] = field(default_factory=dict)
     rows: list[dict[str, float]] = field(default_factory=list)
     digest: str = ""
     parameters: int = 0
@@ -159,8 +162,17 @@ def best_checkpoint(run: Path, best: str) -> Path | None:
     metric, _, direction = best.rpartition(":")
     sign = -1.0 if direction == "max" else 1.0
     scored = [(json.loads((folder / PROGRESS).read_text()).get("scores", {}), folder) for folder in checkpoint_folders(run)]
-    ranked = [(sign * scores[metric], folder) for scores, folder in scored if metric in scores]
+    if scored and not any(metric in scores for scores, _ in scored):
+        _tell_unmeasured(run, metric, tuple(sorted({name for scores, _ in scored for name in scores})))
+    ranked = [(sign * scores[metric], folder) for scores, folder in scored if math.isfinite(scores.get(metric, math.nan))]
     return min(ranked, default=(0.0, None), key=lambda pair: pair[0])[1]
+
+
+@cache
+def _tell_unmeasured(run: Path, metric: str, measured: tuple[str, ...]) -> None:
+    """Says, once, that the figure which is to choose the best checkpoint was measured at the step of none."""
+    hint = did_you_mean(metric, list(measured))
+    log.warning("%s: no checkpoint has the figure %r, so none is the best.%s Measured: %s", run, metric, hint, ", ".join(measured))
 
 
 def sound_checkpoint(run: Path) -> Path | None:
@@ -225,6 +237,7 @@ def read_run(folder: str | Path) -> RunRecord:
         config=settings["config"],
         changed=settings["changed"],
         data=settings["data"],
+        inputs=settings.get("inputs", {}),
         rows=read_history(folder),
         digest=json.loads((newest / CONFIG).read_text())["digest"] if newest else "",
         parameters=count_parameters(newest / WEIGHTS) if newest else 0,

@@ -14,16 +14,20 @@ from jobs.options import Parser, apply_fields, split_config_flags
 from jobs.recipes import find_recipe, recipe_names
 from jobs.runs import latest_checkpoint
 from jobs.tracking import OFF, Finished, RunFacts, RunFollower, Shipper, code_tags, default_uri, is_complete, parent_run
-from jobs.training.config import CONFIGS, KINDS, AnyTrainConfig
-from jobs.training.launch import Job, describe_size, facts, make_job, run_here, run_on_ray
+from jobs.training.config import CONFIGS, KINDS, AnyTrainConfig, PartTrainConfig
+from jobs.training.launch import Job, describe_size, drop_other_curve, facts, make_job, run_here, run_on_ray
 from jobs.training.state import Progress, find_checkpoint, read_progress
+from pipelines.claim import locked
 from unipart.data.shards import ShardIndex
 from unipart.errors import UserError
 from unipart.models.pretrained import load_config, weights_digest
 from unipart.models.warm_start import check_start
 
+FINE_TUNING_RATE = 1e-5
+"""Learning rates up to this are for finished weights (model.md sections 3.1 and 5.5)."""
 
-def train(job: Job, workers: int = 1, gpus: float = 0.0, tracking: str | None = None) -> Progress:
+
+def train(job: Job, workers: int = 1, gpus: float | None = None, tracking: str | None = None) -> Progress:
     """Runs a training with progress on stderr and an MLflow run beside it.
 
     A finished run is not trained again; what the tracker does not have of it yet is sent.
@@ -31,9 +35,17 @@ def train(job: Job, workers: int = 1, gpus: float = 0.0, tracking: str | None = 
     Args:
         job: from `make_job`.
         workers: Ray Train workers; 0 trains in this process, without Ray.
-        gpus: GPUs a worker.
+        gpus: GPUs a worker; None for one where the cluster has one for each, else none.
         tracking: MLflow URI, "off", or None for SQLite beside the run.
+
+    Raises:
+        UserError: another process trains in this folder; or as of `run_on_ray`.
     """
+    with locked(job.folder):
+        return _train(job, workers, gpus, tracking)
+
+
+def _train(job: Job, workers: int, gpus: float | None, tracking: str | None) -> Progress:
     folder, config = Path(job.folder), CONFIGS[job.kind].parse(job.config)
     uri = tracking or default_uri(folder.parent)
     newest = latest_checkpoint(folder)
@@ -49,6 +61,7 @@ def train(job: Job, workers: int = 1, gpus: float = 0.0, tracking: str | None = 
             with _follower(job, config, uri, finished=True):
                 pass
         return before
+    drop_other_curve(job, max(workers, 1))
     with _follower(job, config, uri):
         return run_here(job) if workers == 0 else run_on_ray(job, workers, gpus)
 
@@ -110,7 +123,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--data is missing", "give the folder that `unipart data run` wrote")
     folder = Path(options.out or f"runs/{options.kind}")
     models = Path(options.models) if options.models else folder.parent
-    init = find_checkpoint(options.init).resolve() if options.init else None
+    init = find_checkpoint(options.init, finished=False, into=folder / "init").resolve() if options.init else None
     if init is not None:
         check_start(config.model, load_config(init))
     job = replace(
@@ -122,10 +135,21 @@ def main(arguments: Sequence[str]) -> int:
     )
     for name, (theirs, ours) in job.changed.items():
         print(f"{name}: {ours} (recipe: {theirs})", file=sys.stderr)
+    if init is None and latest_checkpoint(folder) is None and wants_weights(config):
+        print(
+            f"warning: {config.recipe} fine-tunes at rate {config.optimizer.lr:g}, but starts from random weights, which will "
+            "hardly move: give --init (docs/reproduce.md), or a rate and settings to train from scratch",
+            file=sys.stderr,
+        )
     print(f"{config.recipe}: {describe_size(config, len(ShardIndex.open(job.data, 'train')))}", file=sys.stderr)
     train(job, options.workers, options.gpus, options.tracking)
     print(latest_checkpoint(folder))
     return 0
+
+
+def wants_weights(config: AnyTrainConfig) -> bool:
+    """Tells whether a training's rate is one for finished weights, and no model that it builds on gives it any."""
+    return config.optimizer.lr <= FINE_TUNING_RATE and not (isinstance(config, PartTrainConfig) and config.init_from_whole)
 
 
 def _list(options: Namespace) -> int:
@@ -184,11 +208,12 @@ def _parser() -> Parser:
     parser.add_argument("--config", metavar="FILE", help="JSON with fields to change")
     parser.add_argument("--size", default="tiny", help="size given to an addressed recipe, and to --list (default: tiny)")
     parser.add_argument("--image-weights", metavar="DIR", help="folder of released DINOv2 weights")
-    parser.add_argument("--init", metavar="DIR", help="start from this checkpoint's weights, e.g. of `unipart weights import`")
+    init = "start from the weights of this checkpoint (of `unipart weights import`, say): a folder, s3://..., hf://OWNER/NAME"
+    parser.add_argument("--init", metavar="DIR", help=init)
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     parser.add_argument("--workers", type=int, default=1, help="Ray Train workers; 0 trains in this process (default: 1)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads a worker (default: OMP_NUM_THREADS, or all cores)")
-    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs a worker (default: 0)")
+    parser.add_argument("--gpus", type=float, help="GPUs a worker (default: 1 if the cluster has one for each, else 0: on the CPU)")
     parser.add_argument("--tracking", metavar="URI", help="MLflow URI or 'off' (default: sqlite beside the run)")
     parser.add_argument("--dry-run", action="store_true", help="say what it is and costs, run one batch of it at ci size, and stop")
     parser.add_argument("--list", action="store_true", help="list the recipes with what each ablation changes, and stop")

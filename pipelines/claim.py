@@ -12,7 +12,7 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def claim_dataset(out: str, digest: str) -> Iterator[Claim]:
     Raises:
         UserError: another run is at work in this folder.
     """
-    with _locked(out):
+    with locked(out):
         attempt = max(int(_read(out).get("attempt", 0)) + 1, ledger.next_attempt(out, digest))
         mine = Claim(out, attempt, uuid.uuid4().hex)
         document = {"attempt": attempt, "token": mine.token, "host": socket.gethostname(), "pid": os.getpid()}
@@ -80,21 +80,31 @@ def claim_dataset(out: str, digest: str) -> Iterator[Claim]:
 
 
 @contextmanager
-def _locked(out: str) -> Iterator[None]:
+def locked(out: str) -> Iterator[None]:
+    """Holds a folder for this process, until the block ends or the process dies; object storage is not held.
+
+    Raises:
+        UserError: another process holds it.
+    """
     if storage.is_s3(out):
         yield
         return
     Path(out).mkdir(parents=True, exist_ok=True)
-    with (Path(out) / LOCK).open("a") as file:
+    with (Path(out) / LOCK).open("a+") as file:
+        os.register_at_fork(after_in_child=file.close)  # a child that outlives this process, once killed, would keep the lock
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            file.seek(0)
             raise UserError(
-                f"another run is at work in {out} ({_who(_read(out))})", "wait until it ends, or give another --out"
+                f"another run is at work in {out} ({file.read()})", "wait until it ends, or give another --out"
             ) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
+        with suppress(OSError):  # a full disk: nobody is told whose it is
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), _who({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         yield
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from jobs.recipes.sizes import TIERS, Tier, tier
@@ -21,7 +22,7 @@ def find_recipe(kind: Kind, name: str, size: str = "tiny") -> AnyTrainConfig:
 
     Args:
         kind: vae, anchor, whole or part.
-        name: a size (ci, tiny, small, base, paper), or ``package.module:function``.
+        name: a size (ci, tiny, mini, small, base, large, paper), or ``package.module:function``.
         size: the size that an addressed function gets.
 
     Raises:
@@ -30,15 +31,23 @@ def find_recipe(kind: Kind, name: str, size: str = "tiny") -> AnyTrainConfig:
     if ":" in name:
         config = _addressed(name)(tier(size))
     elif name in TIERS:
-        module = importlib.import_module(f"jobs.recipes.{kind}")
-        own = getattr(module, name, None)
-        config = (own or module.large)(tier(name))
+        config = sized(importlib.import_module(f"jobs.recipes.{kind}"), tier(name))
     else:
         hint = did_you_mean(name, recipe_names())
         raise UserError(f"there is no recipe {name!r}.{hint}", f"one of {', '.join(TIERS)}, or package.module:function")
     if not isinstance(config, CONFIGS[kind]):
         raise UserError(f"{name} is a recipe for {config.kind}, not for {kind}", f"unipart train {config.kind} {name}")
     return config
+
+
+def sized(module: ModuleType, tier: Tier) -> Any:
+    """Returns a model's recipe in a tier: the function of the tier's name, or the one that trains from scratch.
+
+    Args:
+        module: the model's recipes.
+        tier: the size.
+    """
+    return getattr(module, tier.name, module.from_scratch)(tier)
 
 
 def _addressed(name: str) -> Recipe:

@@ -5,19 +5,24 @@ Use them by their address: ``unipart train part jobs.recipes.ablations:without_n
 
 from collections.abc import Callable
 
-from jobs.recipes import part, vae
+from jobs.recipes import part, sized, vae, whole
 from jobs.recipes.sizes import Tier
-from jobs.training.config import PartTrainConfig, VaeTrainConfig
+from jobs.training.config import PartTrainConfig, VaeTrainConfig, WholeTrainConfig
 
 
 def base(tier: Tier) -> PartTrainConfig:
     """The part model as it is in a tier."""
-    return {"ci": part.ci, "tiny": part.tiny, "paper": part.paper}.get(tier.name, part.large)(tier)
+    return sized(part, tier)
 
 
 def vae_base(tier: Tier) -> VaeTrainConfig:
     """The VAE as it is in a tier."""
-    return {"ci": vae.ci, "tiny": vae.tiny, "paper": vae.paper}.get(tier.name, vae.large)(tier)
+    return sized(vae, tier)
+
+
+def whole_base(tier: Tier) -> WholeTrainConfig:
+    """The whole model as it is in a tier."""
+    return sized(whole, tier)
 
 
 def without_ncs(tier: Tier) -> PartTrainConfig:
@@ -76,6 +81,11 @@ def clean_conditions(tier: Tier) -> PartTrainConfig:
     return base(tier).replace(recipe=f"part {tier.name} clean_conditions", mask_jitter=0.0, latent_noise=0.0)
 
 
+def predicted_masks(tier: Tier) -> PartTrainConfig:
+    """X_i in training is D_seg's answer, as in generation, wherever it is of this part."""
+    return base(tier).replace(recipe=f"part {tier.name} predicted_masks", predicted_masks=1.0)
+
+
 def sorted_labels(tier: Tier) -> VaeTrainConfig:
     """Part labels enter the encoder by sorted rank, never shuffled."""
     return vae_base(tier).replace(recipe=f"vae {tier.name} sorted_labels", model__label_encoding="scalar_sorted")
@@ -96,7 +106,31 @@ def distance_field(tier: Tier) -> VaeTrainConfig:
     return vae_base(tier).replace(recipe=f"vae {tier.name} distance_field", model__field="sdf")
 
 
-Ablation = Callable[[Tier], PartTrainConfig] | Callable[[Tier], VaeTrainConfig]
+def half_the_latents(tier: Tier) -> VaeTrainConfig:
+    """L halved: 2,048 at the paper's size. The models trained on this VAE take L from it."""
+    return _with_latents(tier, 2, "half_the_latents")
+
+
+def quarter_of_the_latents(tier: Tier) -> VaeTrainConfig:
+    """L quartered: 1,024 at the paper's size."""
+    return _with_latents(tier, 4, "quarter_of_the_latents")
+
+
+def eighth_of_the_latents(tier: Tier) -> VaeTrainConfig:
+    """An eighth of L: 512 at the paper's size, for which the diffusion models want --time_shift 1."""
+    return _with_latents(tier, 8, "eighth_of_the_latents")
+
+
+def _with_latents(tier: Tier, divisor: int, name: str) -> VaeTrainConfig:
+    return vae_base(tier).replace(recipe=f"vae {tier.name} {name}", model__num_latents=tier.num_latents // divisor)
+
+
+def uniform_time(tier: Tier) -> WholeTrainConfig:
+    """Times are drawn uniformly and not shifted, as Hunyuan3D-2.1 is trained."""
+    return whole_base(tier).replace(recipe=f"whole {tier.name} uniform_time", time_sampling="uniform", time_shift=1.0)
+
+
+Ablation = Callable[[Tier], PartTrainConfig] | Callable[[Tier], VaeTrainConfig] | Callable[[Tier], WholeTrainConfig]
 OF_THE_PAPER: tuple[Ablation, ...] = (
     without_ncs,
     without_local_attention,
@@ -112,16 +146,27 @@ OUR_OWN: tuple[Ablation, ...] = (
     fused_conditions,
     without_part_condition,
     clean_conditions,
+    predicted_masks,
     sorted_labels,
     code_labels,
     occupancy_field,
     distance_field,
+    half_the_latents,
+    quarter_of_the_latents,
+    eighth_of_the_latents,
+    uniform_time,
 )
 """Choices that the paper leaves open."""
+LEFT_OUT = (
+    "Left out: segmentation by P3-SAM on the decoded mesh (its weights and licence are another project's); an attention mask "
+    "instead of padding tokens and a learned null condition (they cost the flash kernel and the free unconditional pass); "
+    "Hunyuan's sampler with its idle last step (a bug, not a choice)."
+)
+"""Which switches of model.md section 7 are no recipe, and why."""
 
 
 def changes(ablation: Ablation, tier: Tier) -> dict[str, tuple[object, object]]:
     """Returns what an ablation changes in a tier: {flat field: (base, ablation)}."""
     config = ablation(tier)
-    original = vae_base(tier) if config.kind == "vae" else base(tier)
+    original = {"vae": vae_base, "whole": whole_base, "part": base}[config.kind](tier)
     return {name: pair for name, pair in original.diff(config).items() if name != "recipe"}

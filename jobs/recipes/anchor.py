@@ -30,7 +30,7 @@ def tiny(tier: Tier) -> AnchorTrainConfig:
     )
 
 
-def large(tier: Tier) -> AnchorTrainConfig:
+def from_scratch(tier: Tier) -> AnchorTrainConfig:
     """On GPUs (model.md section 5.5)."""
     return AnchorTrainConfig(
         recipe=f"anchor {tier.name}",
@@ -43,5 +43,5 @@ def large(tier: Tier) -> AnchorTrainConfig:
 
 
 def paper(tier: Tier) -> AnchorTrainConfig:
-    """As `large`, in smaller micro-batches."""
-    return large(tier).replace(accumulate=8)
+    """As from scratch, in smaller micro-batches."""
+    return from_scratch(tier).replace(accumulate=8)

@@ -54,6 +54,12 @@ TINY = Tier(
     hidden=128, depth=5, heads=4, moe_layers=0, num_experts=2,
     image_kind="small", image_size=112, image_width=64, image_heads=4, image_layers=2,
 )  # fmt: skip
+MINI = Tier(
+    name="mini", vae_width=256, vae_heads=4, encoder_layers=2, decoder_layers=4, num_latents=256, latent_width=64,
+    tsdf_res=16, queries=(1024, 1024, 1024), seg_width=128, seg_heads=4, seg_layers=2,
+    hidden=512, depth=9, heads=8, moe_layers=0, num_experts=8,
+    image_kind="dinov2", image_size=224, image_width=384, image_heads=6, image_layers=12,
+)  # fmt: skip
 SMALL = Tier(
     name="small", vae_width=512, vae_heads=8, encoder_layers=4, decoder_layers=8, num_latents=512, latent_width=64,
     tsdf_res=32, queries=(2048, 2048, 2048), seg_width=256, seg_heads=8, seg_layers=4,
@@ -65,6 +71,12 @@ BASE = Tier(
     tsdf_res=64, queries=(4096, 4096, 4096), seg_width=384, seg_heads=8, seg_layers=4,
     hidden=1024, depth=17, heads=16, moe_layers=0, num_experts=8,
     image_kind="dinov2", image_size=224, image_width=768, image_heads=12, image_layers=12,
+)  # fmt: skip
+LARGE = Tier(
+    name="large", vae_width=1024, vae_heads=16, encoder_layers=8, decoder_layers=16, num_latents=1024, latent_width=64,
+    tsdf_res=128, queries=(4096, 4096, 4096), seg_width=512, seg_heads=8, seg_layers=4,
+    hidden=1536, depth=21, heads=12, moe_layers=0, num_experts=8,
+    image_kind="dinov2", image_size=518, image_width=1024, image_heads=16, image_layers=24,
 )  # fmt: skip
 PAPER = Tier(
     name="paper", vae_width=1024, vae_heads=16, encoder_layers=8, decoder_layers=16, num_latents=4096, latent_width=64,
@@ -88,7 +100,7 @@ CI_RUN: dict[str, Any] = {
 }
 """Rhythm of every training at the `ci` size: a few steps on a CPU, everything in memory."""
 
-TIERS = {tier.name: tier for tier in (CI, TINY, SMALL, BASE, PAPER)}
+TIERS = {tier.name: tier for tier in (CI, TINY, MINI, SMALL, BASE, LARGE, PAPER)}
 
 
 def tier(name: str) -> Tier:

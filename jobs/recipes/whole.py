@@ -66,19 +66,29 @@ def tiny(tier: Tier) -> WholeTrainConfig:
     )
 
 
-def large(tier: Tier) -> WholeTrainConfig:
+def from_scratch(tier: Tier) -> WholeTrainConfig:
     """From scratch on GPUs (model.md section 5.5)."""
     return WholeTrainConfig(
         recipe=f"whole {tier.name}",
         steps=100_000,
         score_every=10_000,
-        optimizer=OptimizerConfig(lr=1e-4),
+        optimizer=OptimizerConfig(lr=1e-4, decay_fraction=0.0),
         model=model(tier),
         image_encoder=image_encoder(tier),
     )
 
 
+def base(tier: Tier) -> WholeTrainConfig:
+    """From scratch on one GPU, compiled."""
+    return from_scratch(tier).replace(compile_blocks=True)
+
+
+def large(tier: Tier) -> WholeTrainConfig:
+    """As base, in smaller micro-batches: 32 objects at once would take 120 GiB."""
+    return base(tier).replace(accumulate=4)
+
+
 def paper(tier: Tier) -> WholeTrainConfig:
-    """Fine-tuning of imported weights at the paper's size; long latent sets want more noise (shift 0.125)."""
-    recipe = large(tier).replace(optimizer__lr=1e-5, accumulate=8, recompute=True)
+    """Fine-tuning of imported weights at the paper's size, its state shared out; long latent sets want more noise (shift 0.125)."""
+    recipe = base(tier).replace(optimizer__lr=1e-5, accumulate=8, recompute=True, parallel="fsdp")
     return recipe.replace(time_shift=0.125, model__t_scale=1.0, model__reversed_time=True)

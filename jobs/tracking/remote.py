@@ -14,6 +14,7 @@ from unipart.errors import EnvironmentProblem, UserError
 
 STATES = {"FINISHED": "finished", "KILLED": "interrupted", "FAILED": "failed"}
 PAGE = 500
+PARENT = "unipart.parent."
 
 
 def remote_runs(uri: str, folder: Path) -> list[tuple[str, RunRecord]]:
@@ -78,6 +79,9 @@ def _fetch(store: Store, run: Any, folder: Path, pictures: bool) -> RunRecord:
         store.call("download_artifacts", run.info.run_id, SETTINGS, str(folder))
     except (Refused, Unreachable):  # a run that was cut off before its settings were sent
         _write_settings(run, folder)
+    else:
+        settings = json.loads((folder / SETTINGS).read_text())
+        (folder / SETTINGS).write_text(json.dumps({"inputs": _inputs(run), **settings}))
     _write_history(store, run, folder, list(run.data.metrics))
     _write_state(store, run, folder)
     if pictures:
@@ -114,7 +118,14 @@ def _write_settings(run: Any, folder: Path) -> None:
     tags = run.data.tags
     resumed = {name.removeprefix(RESUMED): text for name, text in tags.items() if name.startswith(RESUMED)}
     settings = {"kind": tags["unipart.kind"], "config": {**run.data.params, **resumed}, "changed": {}}
-    (folder / SETTINGS).write_text(json.dumps(settings | {"data": tags.get("unipart.dataset", "")}))
+    settings |= {"data": tags.get("unipart.dataset", ""), "inputs": _inputs(run)}
+    (folder / SETTINGS).write_text(json.dumps(settings))
+
+
+def _inputs(run: Any) -> dict[str, str]:
+    """Returns the digests of a run's data and parents, by its tags."""
+    found = {name.removeprefix(PARENT): text for name, text in run.data.tags.items() if name.startswith(PARENT)}
+    return found | ({"data": run.data.tags["unipart.data"]} if "unipart.data" in run.data.tags else {})
 
 
 def _write_history(store: Store, run: Any, folder: Path, metrics: list[str]) -> None:

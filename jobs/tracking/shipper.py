@@ -9,6 +9,7 @@ import json
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from jobs.runs import HISTORY, SETTINGS, VALIDATION
 from jobs.tracking.note import Note, read_note
 from jobs.tracking.registry import Finished, register
 from jobs.tracking.store import MANY, PATIENCE, OpenRun, Refused, Store, Unreachable, same_param
-from jobs.tracking.system import SYSTEM
+from jobs.tracking.system import system_files
 
 RESUMED = "unipart.resumed."
 LONGEST_WAIT = 30.0
@@ -77,7 +78,7 @@ class Shipper:
         self.opened: OpenRun | None = None
         self._doubtful: dict[str, int] = {}
         self._there: dict[str, set[int]] = {}
-        self._looks: dict[str, list[tuple[int, int]]] = {HISTORY: [], SYSTEM: []}
+        self._looks: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._ending: Ending | None = None
         self._abandoned = self._complete = self._told = False
         self._wake = threading.Event()
@@ -100,7 +101,7 @@ class Shipper:
         if not self._complete:
             self._abandoned = True
             self._wake.set()
-            rest = sum(text.count(b"\n") for text in (_read(self.run / name, self._position(name)) for name in (HISTORY, SYSTEM)))
+            rest = sum(_read(self.run / name, self._position(name)).count(b"\n") for name in _files(self.run))
             log.warning(
                 "tracking: %s does not answer; %d rows are kept in %s, and the same command sends them",
                 self.note.uri,
@@ -138,7 +139,7 @@ class Shipper:
 
     def _round(self, ending: Ending | None) -> None:
         opened = self.opened or self._connect()
-        for name in (HISTORY, SYSTEM):
+        for name in _files(self.run):
             while self._ship(opened.run_id, name):
                 pass
         self._upload(opened.run_id)
@@ -158,7 +159,7 @@ class Shipper:
             note.status = ""
         self._note()
         self._describe(opened)
-        self._doubtful = {name: _size(self.run / name) for name in (HISTORY, SYSTEM)}
+        self._doubtful = {name: _size(self.run / name) for name in _files(self.run)}
         self._there = {}
         self.opened = opened
         return opened
@@ -177,8 +178,8 @@ class Shipper:
     def _look(self) -> None:
         """Notes how long the files are now: a row's time in the store is when it was first seen, for each attempt the same."""
         now = int(time.time() * 1000)
-        for name, looks in self._looks.items():
-            size = _size(self.run / name)
+        for name in _files(self.run):
+            looks, size = self._looks[name], _size(self.run / name)
             if size > self._position(name) and (not looks or looks[-1][0] < size):
                 looks.append((size, now))
 
@@ -214,7 +215,7 @@ class Shipper:
         for key, value in row.items():
             if key in ("step", "time"):
                 continue
-            if start < self._doubtful[name]:
+            if start < self._doubtful.get(name, 0):
                 if key not in self._there:
                     self._there[key] = self.store.steps(run_id, key)
                 if step in self._there[key]:
@@ -265,8 +266,13 @@ class Shipper:
 def is_complete(run: Path, uri: str, digest: str) -> bool:
     """Returns whether a finished run's store has, by the note beside it, all of its rows and its newest model."""
     note = read_note(run, uri)
-    sent = all(note.shipped.get(name, 0) >= _size(run / name) for name in (HISTORY, SYSTEM))
+    sent = all(note.shipped.get(name, 0) >= _size(run / name) for name in _files(run))
     return bool(note.run_id) and sent and note.status == "FINISHED" and note.model == digest
+
+
+def _files(run: Path) -> list[str]:
+    """Returns the names of the files of rows."""
+    return [HISTORY, *system_files(run)]
 
 
 def _size(path: Path) -> int:

@@ -1,9 +1,15 @@
-"""The machine's figures beside a run's own: ``system.jsonl``, in the names of MLflow's system metrics."""
+"""The machines' figures beside a run's own, in the names of MLflow's system metrics.
+
+``system.jsonl`` is of the driver's machine, ``system_NODE.jsonl`` of each other one.
+"""
 
 import json
+import logging
 import os
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +17,19 @@ SYSTEM = "system.jsonl"
 SECONDS = 10.0
 """Between two samples, as in MLflow."""
 
+log = logging.getLogger(__name__)
+
 
 class SystemFigures:
     """Samples CPU, memory, disk, network and NVIDIA GPUs of this machine; a row a sample, numbered through a run's restarts.
 
     Args:
         run: the run's folder.
+        node: name of this machine, where it is not the driver's; MLflow has it in the names of the figures, too.
     """
 
-    def __init__(self, run: Path) -> None:
-        self.path = run / SYSTEM
+    def __init__(self, run: Path, node: str = "") -> None:
+        self.path, self.prefix = (run / f"system_{node}.jsonl", f"system/{node}") if node else (run / SYSTEM, "system")
         self.monitors = _monitors()
         for monitor in self.monitors:  # a rate needs a moment to count from
             monitor.collect_metrics()
@@ -35,11 +44,38 @@ class SystemFigures:
         row: dict[str, float] = {"step": self.number, "time": int(time.time() * 1000)}
         for monitor in self.monitors:
             monitor.collect_metrics()
-            row |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
+            row |= {f"{self.prefix}/{name}": value for name, value in monitor.aggregate_metrics().items()}
             monitor.clear_metrics()
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.number += 1
+
+
+def system_files(run: Path) -> list[str]:
+    """Returns the names of the files with the machines' figures."""
+    return [SYSTEM, *sorted(path.name for path in run.glob("system_*.jsonl"))]
+
+
+@contextmanager
+def sampling(run: Path, node: str, seconds: float = SECONDS) -> Iterator[None]:
+    """Samples a machine that is not the driver's for the length of a block, from a thread."""
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            figures = SystemFigures(run, node)
+            while not stop.wait(seconds):
+                figures.sample()
+        except (OSError, ImportError) as error:  # a full disk, or no MLflow on this machine
+            log.warning("no figures of the machine %s: %s", node, error)
+
+    thread = threading.Thread(target=work, name="system", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(seconds)
 
 
 def _monitors() -> list[Any]:

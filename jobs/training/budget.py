@@ -49,6 +49,7 @@ class Budget:
         frozen: FLOPs of one sample's passes through frozen models.
         step: FLOPs of one sample in training: forward, backward and frozen passes.
         memory: {"replicated", "sharded"} and, where blocks can be recomputed, {"... , recomputed"}.
+        chosen: which of them the config asks for.
         workers: GPUs.
     """
 
@@ -58,6 +59,7 @@ class Budget:
     frozen: dict[str, float]
     step: float
     memory: dict[str, Memory]
+    chosen: str
     workers: int
 
 
@@ -89,6 +91,7 @@ def make_budget(config: AnyTrainConfig, parents: Parents, workers: int = 1) -> B
         frozen={name: one for name, (one, _) in cost.items()},
         step=_step_flops(flops, cost),
         memory=_memory(config, load, frozen, micro_batch, workers),
+        chosen=_chosen(config, workers),
         workers=workers,
     )
 
@@ -178,11 +181,17 @@ def _micro_batch(config: AnyTrainConfig, workers: int) -> int:
     return micro
 
 
+def _chosen(config: AnyTrainConfig, workers: int) -> str:
+    """Returns the line of the memory table that a config asks for; one worker has nobody to share weights with."""
+    recomputed = isinstance(config, WholeTrainConfig | PartTrainConfig) and config.recompute
+    return ("sharded" if config.parallel == "fsdp" and workers > 1 else "replicated") + (", recomputed" if recomputed else "")
+
+
 def _memory(config: AnyTrainConfig, load: Workload, frozen: int, micro: int, workers: int) -> dict[str, Memory]:
     """Bytes a GPU, for N trained and F frozen parameters in fp32 and W workers.
 
-    Replicated (what `unipart train` does): 4 N parameters, 4 N gradients, 8 N AdamW, 4 N average, 4 F frozen; the all-reduce
-    needs no buffer of its own. Sharded (FSDP): all of N's over W, with the largest block gathered twice in the compute type.
+    Replicated (`parallel` ddp): 4 N parameters, 4 N gradients, 8 N AdamW, 4 N average, 4 F frozen; the all-reduce
+    needs no buffer of its own. Sharded (fsdp): all of N's over W, with the largest block gathered twice in the compute type.
     Activations: what autograd saves on the meta device under autocast's rules, b samples of it and once the weights' bf16 copies.
     Recomputed: only the blocks' inputs, what lies outside the blocks, and the largest block's own.
     """

@@ -1,6 +1,7 @@
 """What a training notes beside itself while it runs: its rows of figures, where its time goes, and a step that was not finite."""
 
 import json
+import logging
 import os
 import resource
 import time
@@ -14,8 +15,35 @@ import torch
 from jobs.runs import HISTORY, read_history
 from unipart.errors import EnvironmentProblem
 
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12, "4090": 165e12}
-"""Dense bfloat16 FLOPs a second by a part of the GPU's name, from the makers' data sheets."""
+# From NVIDIA's data sheets, whose figures "with sparsity" are twice these; fp32 sums, where a card is faster with fp16 ones.
+PEAK_FLOPS = {
+    "GB200": 2500e12,
+    "B200": 2250e12,
+    "GH200": 989e12,
+    "H200": 989e12,
+    "H800": 989e12,
+    "H20": 148e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "A800": 312e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+    "A30": 165e12,
+    "A40": 150e12,
+    "RTX 5090": 210e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "RTX 6000 Ada": 364e12,
+    "RTX A6000": 155e12,
+}
+"""Dense bfloat16 FLOPs a second by words of the GPU's name; the first that fit."""
+
+log = logging.getLogger(__name__)
 
 
 class History:
@@ -95,13 +123,28 @@ def machine_figures(device: torch.device, flops_per_second: float) -> dict[str, 
     if device.type != "cuda":
         return {"memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
     figures = {"memory_gb": torch.cuda.max_memory_allocated(device) / 2**30}
-    name = torch.cuda.get_device_name(device)
-    peak = next((value for key, value in PEAK_FLOPS.items() if key in name), 0.0)
+    peak = peak_flops(torch.cuda.get_device_name(device))
     return figures | ({"mfu": flops_per_second / peak} if peak and flops_per_second else {})
+
+
+def peak_flops(gpu: str) -> float:
+    """Returns the peak of a GPU of this name, or 0 where it is not known."""
+    words = f" {gpu.replace('-', ' ')} "
+    return next((peak for name, peak in PEAK_FLOPS.items() if f" {name} " in words), 0.0)
 
 
 def write_nonfinite(run: Path, document: dict[str, Any]) -> Path:
     """Writes what is needed to look at a step that was not finite; returns the file."""
     path = run / f"nonfinite_step_{document['step']:08d}.json"
-    path.write_text(json.dumps(document, indent=2) + "\n")
+    with dispensable(path):
+        path.write_text(json.dumps(document, indent=2) + "\n")
     return path
+
+
+@contextmanager
+def dispensable(path: Path) -> Iterator[None]:
+    """Around the writing of a file that a training can do without: a full disk is said, and the training goes on."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s cannot be written: %s", path, error.strerror or error)

@@ -3,20 +3,25 @@
 import json
 import logging
 import math
+import socket
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from jobs.runs import SETTINGS, latest_checkpoint, sound_checkpoint
+from jobs.runs import HISTORY, LINK, SETTINGS, latest_checkpoint, sound_checkpoint
+from jobs.tracking.system import sampling
 from jobs.training.batches import ONLINE, BatchSource, make_draw
 from jobs.training.budget import sample_flops
 from jobs.training.config import CONFIGS, AnyTrainConfig, Kind, VaeTrainConfig
+from jobs.training.history import dispensable
 from jobs.training.loop import Place, Run, fit
 from jobs.training.objectives import make_objective
+from jobs.training.parallel import agreed
 from jobs.training.shapes import Context
-from jobs.training.state import Progress, find_checkpoint
+from jobs.training.state import Progress, find_checkpoint, read_progress
 from jobs.training.validation import make_validator
 from jobs.training.workload import Parents
 from pipelines.cluster import start_ray
@@ -34,9 +39,11 @@ PARENTS: dict[Kind, tuple[Kind, ...]] = {"vae": (), "anchor": ("vae",), "whole":
 FREE = (
     *("steps", "log_every", "checkpoint_every", "keep_checkpoints", "best", "validate_every", "validation_batches"),
     *("score_every", "score_objects", "score_resolution"),
-    *("loader_workers", "accumulate", "parallel", "compile_blocks", "recompute", "latents", "shard_cache", "shard_cache_gb"),
+    *("loader_workers", "parallel", "compile_blocks", "recompute", "latents", "shard_cache", "shard_cache_gb"),
 )
 """Fields that may change when a run is continued."""
+REFUSAL = "refusal.json"
+"""Why one of several workers stopped, until the driver has read it."""
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +58,7 @@ class Job:
         data: folder or s3:// address of the shards.
         folder: the run's folder; on a cluster, one that all workers share.
         parents: {kind: checkpoint folder}.
+        inputs: {"data", or a parent's kind: sha256 of the samples, or of the weights}.
         changed: {flat field: [recipe's value, this run's value]}.
         image_weights: released DINOv2 weights, or None.
         device: "cpu", "cuda", or "auto".
@@ -64,6 +72,7 @@ class Job:
     data: str
     folder: str
     parents: dict[str, str]
+    inputs: dict[str, str]
     changed: dict[str, Any]
     image_weights: str | None = None
     device: str = "auto"
@@ -85,24 +94,53 @@ def make_job(config: AnyTrainConfig, recipe: AnyTrainConfig, data: str, folder: 
     Raises:
         UserError: what is missing or does not fit.
     """
-    read_manifest(data)
+    inputs = {"data": read_manifest(data).content_digest}
     if not isinstance(config, VaeTrainConfig) and config.latents != ONLINE:
         config = config.replace(latents=storage.resolve(config.latents))
     if config.shard_cache:
         config = config.replace(shard_cache=storage.resolve(config.shard_cache))
     parents = {kind: str(find_checkpoint(models / kind).resolve()) for kind in PARENTS[config.kind]}
+    inputs |= {kind: weights_digest(checkpoint) for kind, checkpoint in parents.items()}
     anchor = _anchor_beside(models, parents["vae"]) if config.kind == "whole" else None
     sound_checkpoint(folder)
-    settings = folder / SETTINGS
-    if settings.is_file():
-        before = CONFIGS[config.kind].parse(json.loads(settings.read_text())["config"], source=str(settings))
-        changed = {name: pair for name, pair in before.diff(config).items() if name not in FREE}
-        if changed:
-            told = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
-            raise UserError(f"the run in {folder} was started with other settings: {told}", "use its settings, or another --out")
     place = data if "://" in data else str(Path(data).resolve())
+    _check_continued(folder, config, inputs, {"data": place, **parents})
     differs = {name: [theirs, ours] for name, (ours, theirs) in config.diff(recipe).items()}
-    return Job(config.kind, config.model_dump(mode="json"), place, str(folder.resolve()), parents, differs, anchor=anchor)
+    return Job(config.kind, config.model_dump(mode="json"), place, str(folder.resolve()), parents, inputs, differs, anchor=anchor)
+
+
+def _check_continued(folder: Path, config: AnyTrainConfig, inputs: dict[str, str], places: dict[str, str]) -> None:
+    """Checks that a run which was started before is continued as the same run.
+
+    Args:
+        folder: of the run.
+        config: what is asked for now.
+        inputs: as in `Job`.
+        places: where each of them is.
+
+    Raises:
+        UserError: settings, data or parents are others than before, or the run is further than it is to go.
+    """
+    settings = folder / SETTINGS
+    if not settings.is_file():
+        return
+    document = json.loads(settings.read_text())
+    before = CONFIGS[config.kind].parse(document["config"], source=str(settings))
+    changed = {name: pair for name, pair in before.diff(config).items() if name not in FREE}
+    if changed:
+        told = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
+        raise UserError(f"the run in {folder} was started with other settings: {told}", "use its settings, or another --out")
+    others = {name: old for name, old in document.get("inputs", {}).items() if old != inputs[name]}
+    if others:
+        told = ", ".join(f"{name} {old[:12]} -> {inputs[name][:12]} ({places[name]})" for name, old in others.items())
+        fix = "restore them (--data, --models), or give another --out; to go on from its weights: --init and a checkpoint of it"
+        raise UserError(f"the run in {folder} was started on other data or models, by their digests: {told}", fix)
+    newest = latest_checkpoint(folder)
+    done = 0 if newest is None else read_progress(newest).step
+    if done > config.steps:
+        raise UserError(
+            f"the run in {folder} is at step {done}, beyond --steps {config.steps}", "raise --steps, or give another --out"
+        )
 
 
 def _anchor_beside(models: Path, vae: str) -> str | None:
@@ -126,7 +164,7 @@ def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
     micro_batches = count_micro_batches(config, folder, world)
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        document = {"kind": job.kind, "data": job.data, "parents": job.parents, "init": job.init}
+        document = {"kind": job.kind, "data": job.data, "parents": job.parents, "inputs": job.inputs, "init": job.init}
         document |= {"changed": job.changed, "micro_batches": micro_batches, "config": job.config}
         storage.write_bytes(folder / SETTINGS, (json.dumps(document, indent=2) + "\n").encode())
     objective = make_objective(config, parents, job.image_weights, place, Path(job.init) if job.init else None)
@@ -167,11 +205,31 @@ def facts(job: Job) -> dict[str, Any]:
     }
 
 
-def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float = 0.0) -> Progress:
+def drop_other_curve(job: Job, workers: int) -> None:
+    """Lets a run begin anew where an earlier start came to no checkpoint and split its steps into other micro-batches.
+
+    What that start left is another curve than the one to come: its rows go, and its MLflow run is not continued.
+    """
+    folder, config = Path(job.folder), CONFIGS[job.kind].parse(job.config)
+    if latest_checkpoint(folder) is not None or not (folder / SETTINGS).is_file():
+        return
+    noted, number = json.loads((folder / SETTINGS).read_text()).get("micro_batches"), count_micro_batches(config, folder, workers)
+    if noted not in (None, number):
+        log.warning("%s came to no checkpoint with %d micro-batches a step: with %d it begins anew", folder, noted, number)
+        for name in (HISTORY, LINK):
+            (folder / name).unlink(missing_ok=True)
+
+
+def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float | None = None) -> Progress:
     """Trains with Ray Train; a worker that dies is restarted and continues from the run's newest checkpoint.
 
     It is tried again as long as each three failures bring the run to a further checkpoint. Where nodes were lost and none came in
     their place for ten minutes, a run that has a checkpoint goes on with as many workers as there is room for.
+
+    Args:
+        job: from `make_job`.
+        workers: how many.
+        gpus_per_worker: GPUs that each reserves; None for one where the cluster has one for each, else none.
 
     Raises:
         EnvironmentProblem: Ray is not installed, there is no room for the workers, or they fail without getting further.
@@ -183,16 +241,21 @@ def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float = 0.0) -> Prog
         raise EnvironmentProblem("ray is not installed here", "train in this process: --workers 0") from None
     start_ray(cluster_address() or "local")
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    job = replace(job, threads=job.threads or cpu_threads())
+    gpus = _gpus_each(job.device, workers) if gpus_per_worker is None else gpus_per_worker
+    # A worker without a GPU of its own sees all of the machine's, and would share the first one with the others.
+    device = "cpu" if job.device == "auto" and not gpus else job.device
+    job = replace(job, threads=job.threads or cpu_threads(), device=device)
     folder = Path(job.folder)
+    (folder / REFUSAL).unlink(missing_ok=True)
     micro_batches = count_micro_batches(CONFIGS[job.kind].parse(job.config), folder, workers)
-    resources = {"CPU": 1.0, "GPU": gpus_per_worker} if gpus_per_worker else {"CPU": 1.0}
+    resources = {"CPU": 1.0, "GPU": gpus} if gpus else {"CPU": 1.0}
     answer: dict[str, Any] = {}
     while not answer:
         before = latest_checkpoint(folder)
         try:
             answer = _trainer(job, workers, resources).fit().return_value or {}
         except TrainingFailedError as error:
+            _raise_refusal(error)
             newest, room = latest_checkpoint(folder), _room(resources)
             fewer = max((n for n in range(1, workers) if n <= room and micro_batches % n == 0), default=0)
             if room < workers and fewer and newest is not None:
@@ -202,9 +265,33 @@ def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float = 0.0) -> Prog
                 why = str(error).strip().splitlines()[-1]
                 why = why if room >= workers else f"there is room for {room} of {workers} workers in the cluster"
                 raise EnvironmentProblem(f"the workers failed: {why}", "remove the cause, and run again: it resumes") from None
+    (folder / REFUSAL).unlink(missing_ok=True)
     if "error" in answer:
-        raise UserError(answer["error"], answer["fix"])
+        raise (EnvironmentProblem if answer["environment"] else UserError)(answer["error"], answer["fix"])
     return Progress(**answer)
+
+
+def _gpus_each(device: str, workers: int) -> float:
+    """Returns how many GPUs each worker reserves where the user named no number: one, if the cluster has one for each."""
+    import ray
+
+    found = int(ray.cluster_resources().get("GPU", 0))
+    if device != "cpu" and found >= workers:
+        return 1.0
+    told = f"the cluster has {found} GPUs for {workers} workers"
+    if device not in ("auto", "cpu"):
+        raise EnvironmentProblem(told, "start fewer --workers; where GPU nodes start on demand, say --gpus 1")
+    if device == "auto" and found:
+        log.warning("%s: they train on the CPU; with --workers %d on GPUs", told, found)
+    return 0.0
+
+
+def _raise_refusal(error: Exception) -> None:
+    """Raises what a worker found wrong with the request and could not note: a full disk also has no room for the reason."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause = getattr(failure, "_base_exc", failure)
+        if isinstance(cause, UserError):
+            raise cause from None
 
 
 def _trainer(job: Job, workers: int, resources: dict[str, float]) -> Any:
@@ -216,7 +303,7 @@ def _trainer(job: Job, workers: int, resources: dict[str, float]) -> Any:
     failures = FailureConfig(max_failures=3, controller_failure_limit=9)
     return TorchTrainer(
         _worker,
-        train_loop_config={"job": job.__dict__},
+        train_loop_config={"job": job.__dict__, "driver": socket.gethostname()},
         torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources),
         run_config=RunConfig(name="ray", storage_path=job.folder, failure_config=failures),
@@ -232,17 +319,36 @@ def _room(resources: dict[str, float]) -> int:
 
 
 def _worker(loop_config: dict[str, Any]) -> dict[str, Any]:
-    """One Ray Train worker. A mistake of the user's is an answer: raised, it would be tried again."""
+    """One Ray Train worker."""
     from ray import train
 
     context = train.get_context()
     job = Job(**loop_config["job"])
     threads = job.threads or max(1, torch.multiprocessing.cpu_count() // context.get_local_world_size())  # Ray's default is one
+    apart = context.get_local_rank() == 0 and socket.gethostname() != loop_config["driver"] and (Path(job.folder) / LINK).is_file()
+    with sampling(Path(job.folder), socket.gethostname()) if apart else nullcontext():  # the driver samples its own machine
+        return run_in_group(replace(job, threads=threads), context.get_world_rank(), context.get_world_size())
+
+
+def run_in_group(job: Job, rank: int, world: int) -> dict[str, Any]:
+    """Trains as one of a group that is started again when a worker raises; a mistake of the user's is an answer in place of that.
+
+    Where a single worker of several finds one, the others wait for it in a collective. So it notes why and raises, the group is
+    torn down, and the next one finds the note and answers with it.
+    """
+    note = Path(job.folder) / REFUSAL
+    found = agreed(note.read_text() if rank == 0 and note.is_file() else None, world)
+    if found is not None:
+        return json.loads(found)
     try:
-        progress = run_here(replace(job, threads=threads), context.get_world_rank(), context.get_world_size())
+        return run_here(job, rank, world).__dict__
     except UserError as error:
-        return {"error": error.message, "fix": error.fix}
-    return progress.__dict__
+        answer = {"error": error.message, "fix": error.fix, "environment": isinstance(error, EnvironmentProblem)}
+        if world == 1:
+            return answer
+        with dispensable(note):
+            storage.write_bytes(note, json.dumps(answer).encode())
+        raise
 
 
 def _device(name: str) -> torch.device:

@@ -152,7 +152,7 @@ def fit(run: Run) -> Progress:
         start = load_state(Path(found), module, learner.optimizer, learner.average)
         if start.finished and start.step >= config.steps:
             return start
-    batches = run.source.train(start.cursor // place.world)
+    batches = explained(run.source.train(start.cursor // place.world))
     window: list[_Step] = []
     scores: dict[str, float] = {}
     module.train()
@@ -185,12 +185,13 @@ def _make_learner(run: Run) -> _Learner:
 
 
 def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Groups parameters by decay (matrices only) and by the factor on their rate."""
+    """Groups parameters by decay (`decaying`) and by the factor on their rate."""
+    matrices = decaying(module)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             factor = math.prod(value for key, value in config.lr_factors.items() if key in name)
-            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
+            decay = config.weight_decay if name in matrices else 0.0
             groups.setdefault((factor, decay), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": members, "weight_decay": decay, "factor": factor} for (factor, decay), members in groups.items()],
@@ -199,6 +200,16 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
         eps=config.eps,
         fused=True,
     )
+
+
+def decaying(module: nn.Module) -> set[str]:
+    """Returns the names of the parameters that weight decay shrinks: the weights of linear maps, convolutions and experts.
+
+    Not biases (an expert layer's are a matrix, too), norms, and what is added to or stands among tokens: embeddings, positions.
+    """
+    tables = {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, nn.Embedding)}
+    named = {name for name, parameter in module.named_parameters() if name.endswith("weight") and parameter.ndim >= 2}
+    return named - tables
 
 
 def rate_factor(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -223,6 +234,20 @@ def set_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -
 def generator(place: Place, seed: int, *keys: str | int) -> torch.Generator:
     """Returns a generator on the device that depends on the seed and the keys alone."""
     return torch.Generator(place.device).manual_seed(derive_seed(seed, *keys))
+
+
+def explained(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yields batches. A mistake of the user's that a loader process met is raised as it was there.
+
+    Torch raises it again with the text of its traceback as the message, which ends in the message and the fix.
+    """
+    try:
+        yield from batches
+    except UserError as error:
+        if not error.message.startswith("Caught "):
+            raise
+        message, _, fix = error.message.rpartition(f"{type(error).__name__}: ")[2].strip().partition("\n  fix: ")
+        raise type(error)(message, fix) from None
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -293,7 +318,8 @@ def _stop(run: Run, entry: _Step, values: dict[str, float]) -> None:
     named = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
     raise UserError(
         f"step {entry.step} is not finite ({named}); its samples: {', '.join(samples)}",
-        "look at these samples (unipart view), lower --optimizer.lr, and run again: it resumes from the last checkpoint",
+        "look at these samples (unipart view); to go on with a lower --optimizer.lr, start another --out with --init and the "
+        "newest checkpoint of this one",
     )
 
 
@@ -345,7 +371,7 @@ def _finish(run: Run, learner: _Learner, scores: dict[str, float]) -> Progress:
     """Lets the objective measure what the model must carry, then writes the last checkpoint."""
     run.objective.trained.eval()
     with learner.average.swapped_in(), learner.parallel.whole(), torch.no_grad():
-        batches = (run.common or run.source).train(0)
+        batches = explained((run.common or run.source).train(0))
         figures = run.objective.finalize(to_device(batch, run.place.device) for batch in batches)
     learner.history.write({"step": run.config.steps, **figures})
     progress = _checkpoint(run, learner, run.config.steps, scores, finished=True)

@@ -17,9 +17,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from jobs.training.config import TrainConfig
 from unipart.errors import EnvironmentProblem
+from unipart.models.seg_decoder import TwoWayBlock
 from unipart.nn.attention import CrossAttention
-from unipart.nn.blocks import SelfBlock
+from unipart.nn.blocks import CrossBlock, SelfBlock
 from unipart.nn.dit_block import DiTBlock
+
+SHARDED = (DiTBlock, SelfBlock)
+"""Units of sharding. A cross block is none: its keys and values are computed outside its forward, where slices stay slices."""
+COMPILED = (*SHARDED, CrossBlock, TwoWayBlock)
+"""Units of compilation."""
+MOST_GRAPHS = 64
+"""Local or joint, skip or not, experts or not, training or not: each is a graph. Beyond a limit torch quietly stops compiling."""
 
 LossFunction = Callable[[dict[str, Any], torch.Generator], dict[str, Tensor]]
 
@@ -61,8 +69,7 @@ class Parallel:
             from torch._dynamo.exc import BackendCompilerFailed  # seconds of imports
 
             self._compiler_errors = (BackendCompilerFailed,)
-            for block in blocks(trained):
-                block.compile()
+            compile_blocks(trained)
         if self.sharded:
             weights = self.module.state_dict() if distributed.get_rank() == 0 else {}
             _shard(self.module, device, world, config.precision == "bf16" and device.type == "cuda")
@@ -122,9 +129,16 @@ def _deal(module: nn.Module, weights: dict[str, Any], device: torch.device) -> N
         distributed.broadcast(buffer, src=0)
 
 
-def blocks(module: nn.Module) -> list[nn.Module]:
-    """Returns the transformer blocks: the units of sharding and of compilation."""
-    return [layer for layer in module.modules() if isinstance(layer, DiTBlock | SelfBlock)]
+def blocks(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:
+    """Returns the transformer blocks of some kinds."""
+    return [layer for layer in module.modules() if isinstance(layer, kinds)]
+
+
+def compile_blocks(module: nn.Module) -> None:
+    """Compiles the transformer blocks in place, when they first run; one graph serves all blocks that compute alike."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_GRAPHS)
+    for block in blocks(module, COMPILED):
+        block.compile()
 
 
 def full(value: Tensor) -> Tensor:
@@ -144,7 +158,7 @@ def _shard(module: nn.Module, device: torch.device, world: int, bf16: bool) -> N
     """Shards each block, the blocks' condition projections, and the rest as the root."""
     policy = MixedPrecisionPolicy(torch.bfloat16 if bf16 else None, torch.float32, cast_forward_inputs=False)
     options: dict[str, Any] = {"mesh": init_device_mesh(device.type, (world,)), "mp_policy": policy, "reshard_after_forward": True}
-    units = blocks(module)
+    units = blocks(module, SHARDED)
     # Keys and values of the conditions are computed for all blocks before the first one runs, outside the blocks' forward.
     attentions = [a for unit in units if isinstance(unit, DiTBlock) for a in unit.modules() if isinstance(a, CrossAttention)]
     for attention in attentions:

@@ -111,7 +111,6 @@ class Shapes:
         self.decoding = DecodeConfig(
             resolution=context.resolution,
             chunk=QUERIES_AT_ONCE_ON_CPU if on_cpu else QUERIES_AT_ONCE["normal"],
-            coarsest=min(63, round(3 * vae.config.tsdf_res)),
             min_component=self.settings.min_component,
         )
 

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jobs.runs import PROGRESS, WEIGHTS, latest_checkpoint
 from unipart.errors import UserError
+from unipart.models.pretrained import fetch_pretrained, is_address
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 STATE = "train_state/state.safetensors"
@@ -56,8 +57,9 @@ class Average:
     def update(self, step: int) -> None:
         """Takes in the module's weights after `step` steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in self.values.items():
-            value.lerp_(self._learnt[name], 1 - decay)
+        if self.values:  # all in one call: a model has hundreds of tensors, and on a GPU each call is a launch
+            learnt: list[Tensor] = [self._learnt[name] for name in self.values]
+            torch._foreach_lerp_(list(self.values.values()), learnt, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
@@ -149,16 +151,23 @@ def read_progress(folder: Path) -> Progress:
     return Progress(**json.loads((folder / PROGRESS).read_text()))
 
 
-def find_checkpoint(path: str | Path, finished: bool = True) -> Path:
-    """Resolves a run folder, or a checkpoint folder itself, to the checkpoint to load.
+def find_checkpoint(path: str | Path, finished: bool = True, into: Path | None = None) -> Path:
+    """Resolves a run folder, a checkpoint folder itself, or a checkpoint's address to the local folder to load.
+
+    Args:
+        path: a folder; or s3://..., or hf://OWNER/NAME with a folder behind it or not: that checkpoint is fetched.
+        finished: refuse a run that has not finished.
+        into: folder that keeps what is fetched; by default it goes with this process.
 
     Raises:
         UserError: there is none, or the run has not finished.
     """
+    if is_address(path):
+        return fetch_pretrained(path, into)
     path = Path(path)
     found = path if (path / WEIGHTS).is_file() else latest_checkpoint(path)
     if found is None:
-        raise UserError(f"{path} holds no checkpoint", "train it first: unipart train --help")
+        raise UserError(f"{path} holds no checkpoint", "train it first (unipart train --help), or give an s3:// or hf:// address")
     if finished and (found / "train_state").is_dir() and not read_progress(found).finished:
         raise UserError(f"the training in {path} stopped at step {read_progress(found).step}", "run the same `unipart train` again")
     return found

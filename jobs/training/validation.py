@@ -12,6 +12,7 @@ from torch import distributed
 
 from jobs.runs import OBJECTS, VALIDATION
 from jobs.training.config import AnyTrainConfig
+from jobs.training.history import dispensable
 from jobs.training.loop import Place
 from jobs.training.objectives import AnchorObjective, Objective, VaeObjective, WholeObjective
 from jobs.training.panels import write_picture
@@ -46,21 +47,23 @@ class Validation:
     def __call__(self, step: int) -> dict[str, float]:
         """Scores the objects, writes pictures and figures, and returns the means over the objects as ``val/name``."""
         folder = self.run / VALIDATION / f"step_{step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
         place, mine = self.place, {}
         for number in self.numbers[place.rank :: place.world]:
             mine[self.index.sample_id(number)] = self._score(number, folder)
         objects = _of_all(mine, place.world)
         if place.rank == 0:
             document = {"step": step, "split": self.split, "objects": objects}
-            storage.write_bytes(folder / OBJECTS, (json.dumps(document, indent=1) + "\n").encode())
+            with dispensable(folder / OBJECTS):
+                storage.write_bytes(folder / OBJECTS, (json.dumps(document, indent=1) + "\n").encode())
         return {f"val/{name}": value for name, value in mean_figures([one["figures"] for one in objects.values()]).items()}
 
     def _score(self, number: int, folder: Path) -> dict[str, Any]:
         sample = self.index.read(number, self.scorer.groups, views=(0,))
         scored = self.scorer(sample)
         for panel, pixels in scored.pictures.items():
-            write_picture(folder / f"{sample.sample_id}.{panel}.png", pixels)
+            path = folder / f"{sample.sample_id}.{panel}.png"
+            with dispensable(path):
+                write_picture(path, pixels)
         return {"figures": scored.figures, "notes": scored.notes}
 
 

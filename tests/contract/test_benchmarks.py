@@ -1,4 +1,4 @@
-"""The model benchmarks run where only torch is: no Ray, igl or MLflow."""
+"""The benchmarks run; those of the models where only torch is: no Ray, igl or MLflow."""
 
 import json
 import subprocess
@@ -37,9 +37,40 @@ def test_models_are_timed_against_a_measured_ceiling(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_the_share_of_sampling_in_an_encode_is_told(tmp_path: Path):
+    file = tmp_path / "rows.json"
+    out = alone("benchmarks.models", "--tier", "ci", "--model", "vae", "--repeats", "2", "--json", str(file))
+    share = json.loads(file.read_text())["sampling_share"]["ci"]
+    assert 0 < share < 1
+    assert f"farthest point sampling is {share:.1%} of an encode at ci" in out
+
+
+@pytest.mark.slow
 def test_experts_are_compared_with_the_loop(tmp_path: Path):
     file = tmp_path / "rows.json"
     alone("benchmarks.moe", "--size", "ci", "--device", "cpu", "--json", str(file))
     (row,) = json.loads(file.read_text())
     assert row["largest difference"] < 1e-5
     assert row["step ratio"] > 0
+
+
+@pytest.mark.slow
+def test_the_training_loop_is_compared_with_a_bare_one():
+    arguments = ("--tier", "ci", "--device", "cpu", "--steps", "8", "--every", "4", "--batch", "1", "--repeats", "1")
+    command = [sys.executable, "-m", "benchmarks.training", *arguments]
+    row = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[0])
+    assert row["loop / bare, median"] > 0.5
+    assert 0 <= row["blocked by checkpoints"] < 1
+
+
+@pytest.mark.slow
+def test_every_hot_path_gives_its_references_answer():
+    out = alone("benchmarks.hot_paths", "--device", "cpu", "--tier", "ci", "--resolution", "24")
+    for path in ("conditions once", "null branch", "attention", "decode, ci", "field queries, ci"):
+        assert any(line.startswith(path) and "ratio" in line for line in out.splitlines()), path
+
+
+@pytest.mark.slow
+def test_farthest_point_sampling_equals_its_reference():
+    out = alone("benchmarks.fps", "--size", "ci")
+    assert out.splitlines()[-1].endswith("True")

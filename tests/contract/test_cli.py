@@ -104,7 +104,6 @@ def test_mistakes_end_with_a_line_a_fix_and_an_exit_code(
         ["data", "run", "procedural:count=1", "--out", "file/below"],
         ["demo", "--out", "file/below"],
         ["demo", "--out", "file"],
-        ["report", "--runs", "folder", "--out", "file/below.html"],
     ],
 )
 def test_a_place_that_cannot_be_used_is_a_line_a_fix_and_exit_code_3(
@@ -112,7 +111,6 @@ def test_a_place_that_cannot_be_used_is_a_line_a_fix_and_exit_code_3(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    (tmp_path / "folder").mkdir()
     assert main(arguments) == 3
     last, fix = capsys.readouterr().err.splitlines()[-2:]
     assert last.startswith("error: cannot use ")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -33,9 +33,10 @@ run_simple("127.0.0.1", int(sys.argv[1]), app, threaded=True)
 
 
 class Server:
-    """A tracking server on SQLite that can be killed and started again."""
+    """A tracking server on SQLite, its artefacts in a bucket, that can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bucket: dict[str, str]) -> None:
+        self.bucket = bucket
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -44,8 +45,17 @@ class Server:
 
     def start(self) -> None:
         store = {f"_MLFLOW_SERVER_{name}_STORE": f"sqlite:///{self.folder / 'server.db'}" for name in ("FILE", "REGISTRY")}
-        artefacts = {"ARTIFACT_ROOT": "mlflow-artifacts:/", "ARTIFACT_DESTINATION": str(self.folder), "SERVE_ARTIFACTS": "true"}
-        environment = {**os.environ, **store, **{f"_MLFLOW_SERVER_{name}": value for name, value in artefacts.items()}}
+        artefacts = {
+            "ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "ARTIFACT_DESTINATION": "s3://mlflow/artefacts",
+            "SERVE_ARTIFACTS": "true",
+        }
+        environment = {
+            **os.environ,
+            **store,
+            **self.bucket,
+            **{f"_MLFLOW_SERVER_{name}": value for name, value in artefacts.items()},
+        }
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-c", SERVER, str(self.port)], env=environment, stdout=log, stderr=log)
         _wait_for(self._answers)
@@ -70,9 +80,22 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("server")
 
 
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[dict[str, str]]:
+    """An S3 server with the bucket of the artefacts: what a tracking server's environment must say of it."""
+    moto_server = pytest.importorskip("moto.server")
+    server = moto_server.ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    named = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    urlopen(Request(f"http://{host}:{port}/mlflow", method="PUT"), timeout=10)
+    yield {**named, "MLFLOW_S3_ENDPOINT_URL": f"http://{host}:{port}"}
+    server.stop()
+
+
 @pytest.fixture
-def server(storage: Path) -> Iterator[Server]:
-    made = Server(storage)
+def server(storage: Path, bucket: dict[str, str]) -> Iterator[Server]:
+    made = Server(storage, bucket)
     yield made
     if made.process is not None and made.process.poll() is None:
         made.kill()
@@ -158,6 +181,9 @@ def test_a_training_whose_server_was_away_is_sent_by_the_same_command(
     assert newest.tags["unipart.weights"] == here.digest
     assert newest.run_id == run.run_id
     assert client.get_run(run.run_id).info.status == "FINISHED"
+    listed = urlopen(f"{server.bucket['MLFLOW_S3_ENDPOINT_URL']}/mlflow?list-type=2", timeout=10).read().decode()
+    assert f"{run.run_id}/artifacts/train.json" in listed
+    assert "/artifacts/model.safetensors" in listed
 
     monkeypatch.setattr("jobs.train.Shipper", lambda *_: pytest.fail("everything is there already"))
     train(job, workers=0, tracking=server.uri)

@@ -12,11 +12,11 @@ from unipart.models.anchor_decoder import AnchorDecoder
 from unipart.models.geom_seg_vae import GeomSegVAE
 from unipart.models.image_encoder import Dinov2Encoder, ImageEncoder, ImageEncoderConfig, SmallImageEncoder, build_image_encoder
 from unipart.models.part_dit import PartDiT
-from unipart.models.pretrained import load_config, load_pretrained, read_document
+from unipart.models.pretrained import IMAGE_ENCODER as IMAGE_ENCODER
+from unipart.models.pretrained import fetch_pretrained, load_config, load_pretrained, read_document
 from unipart.models.whole_dit import WholeDiT
 
 M = TypeVar("M", bound=nn.Module)
-IMAGE_ENCODER = "image_encoder"
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,24 @@ class Models:
     warnings: tuple[str, ...]
 
 
-def load_models(vae: Path, anchor: Path, whole: Path, part: Path, image_weights: str | None = None) -> Models:
-    """Loads four checkpoint folders; see `UniPartPipeline.from_checkpoints`.
+def load_models(
+    vae: str | Path, anchor: str | Path, whole: str | Path, part: str | Path, image_weights: str | None = None
+) -> Models:
+    """Loads four checkpoints from wherever they are; see `UniPartPipeline.from_checkpoints`.
 
     Raises:
         UserError: a folder is no checkpoint, or the checkpoints do not belong together (names both sides).
     """
-    folders = {"vae": vae, "anchor": anchor, "whole": whole, "part": part}
+    given = {"vae": vae, "anchor": anchor, "whole": whole, "part": part}
+    folders = {name: fetch_pretrained(source) for name, source in given.items()}
     digests = _check_lineage(folders)
     models = {
-        "vae": _load(vae, "geom_seg_vae", GeomSegVAE),
-        "anchor": _load(anchor, "anchor_decoder", AnchorDecoder),
-        "whole": _load(whole, "whole_dit", WholeDiT),
-        "part": _load(part, "part_dit", PartDiT),
+        "vae": _load(folders["vae"], "geom_seg_vae", GeomSegVAE),
+        "anchor": _load(folders["anchor"], "anchor_decoder", AnchorDecoder),
+        "whole": _load(folders["whole"], "whole_dit", WholeDiT),
+        "part": _load(folders["part"], "part_dit", PartDiT),
     }
-    encoder = load_image_encoder(whole, image_weights)
+    encoder = load_image_encoder(folders["whole"], image_weights)
     loaded = Models(
         **models,
         image_encoder=encoder,

@@ -4,7 +4,9 @@ The hierarchical scheme is Hunyuan3D-2.1's, with its placement bugs left out: gr
 grid's own, and a mesh is never recentred, because its place in GCS is a result.
 """
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,10 +19,14 @@ from torch.nn.functional import interpolate, max_pool3d
 from unipart.config import Config
 from unipart.geometry.extract import drop_small_components, extract_surface
 from unipart.geometry.mesh import Mesh
-from unipart.models.geom_seg_vae import GeomSegVAE
+from unipart.models.geom_seg_vae import GeomSegVAE, GeomSegVAEConfig
 
 Field = Callable[[Tensor], Tensor]
 """Queries [1 Q 3] -> values [1 Q], positive inside."""
+SATURATED = 0.95
+"""A truncated field above this in size may be anywhere (Hunyuan3D-2.1's band)."""
+COARSEST = (16, 63)
+"""Cells along an axis of the first grid, at least and at most (Hunyuan3D-2.1's)."""
 
 
 class DecodeConfig(Config):
@@ -32,10 +38,6 @@ class DecodeConfig(Config):
     """Queries evaluated at once; bounds the memory."""
     hierarchical: bool = True
     """Refine only round the surface; off evaluates the whole grid."""
-    coarsest: int = 63
-    """The first grid is the smallest one of at least this many cells that halving R gives."""
-    band: float = 0.95
-    """A node whose field is smaller than this in size lies near the surface."""
     box: float = 1.01
     """Half extent of the grid."""
     min_component: float = 0.0
@@ -43,9 +45,33 @@ class DecodeConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "DecodeConfig":
-        if self.resolution < 2 or self.chunk < 1 or self.coarsest < 1:
-            raise ValueError("resolution must be at least 2; chunk and coarsest at least 1")
+        if self.resolution < 2 or self.chunk < 1:
+            raise ValueError("resolution must be at least 2, chunk at least 1")
         return self
+
+
+def field_slope(vae: GeomSegVAEConfig) -> float:
+    """Returns how fast a VAE's field grows with the distance from the surface: tells a decode what a small value means."""
+    return {"tsdf": vae.tsdf_res, "occ": math.inf, "sdf": 1.0}[vae.field]
+
+
+def near_band(slope: float, cell: float) -> float:
+    """Returns the size of a field below which a node lies near the surface: two cells of a distance, all of a truncated field.
+
+    Args:
+        slope: from `field_slope`. What was learnt of a truncated field is steeper than the true one, so its slope says too little.
+        cell: edge of the grid's cells, in the frame's units.
+    """
+    return SATURATED if slope > 1 else min(SATURATED, 2 * slope * cell)
+
+
+def coarsest_grid(slope: float) -> int:
+    """Returns the fewest cells along an axis on which the surface shows.
+
+    A truncated field with a wide band shows on fewer cells, a signed distance on any; an occupancy only where signs differ.
+    """
+    least, most = COARSEST
+    return round(min(most, max(least, 3 * slope)))
 
 
 @torch.no_grad()
@@ -56,21 +82,28 @@ def decode_mesh(vae: GeomSegVAE, z: Float[Tensor, "L d"], config: DecodeConfig) 
         the mesh in the latents' frame, or None when the field has no surface.
     """
     field = vae.geometry(z[None])
-    values = decode_field(field, config, z.device)
+    values = decode_field(field, field_slope(vae.config), config, z.device)
     mesh = extract_surface(values, config.box)
     if len(mesh.faces) == 0:
         return None
     return drop_small_components(mesh, config.min_component) if config.min_component > 0 else mesh
 
 
-def decode_field(field: Field, config: DecodeConfig, device: torch.device) -> NDArray[np.float32]:
-    """Returns the field on the finest grid [R+1 R+1 R+1]; away from the surface hierarchical values are interpolated, sign kept."""
+def decode_field(field: Field, slope: float, config: DecodeConfig, device: torch.device) -> NDArray[np.float32]:
+    """Evaluates the finest grid [R+1 R+1 R+1] near the surface; away from it values are interpolated, the sign kept.
+
+    Args:
+        field: what to evaluate.
+        slope: from `field_slope`.
+        config: how fine.
+        device: where the grid is.
+    """
     if not config.hierarchical:
         return decode_dense(field, config, device)
-    levels = _resolutions(config)
+    levels = _resolutions(config.resolution, coarsest_grid(slope))
     values = _evaluate_all(field, levels[0], config, device)
-    for resolution in levels[1:]:
-        near = _refine_mask(_near_surface(values, config.band))
+    for coarse, resolution in pairwise(levels):
+        near = _refine_mask(_near_surface(values, near_band(slope, 2 * config.box / coarse)))
         values = interpolate(values[None, None], size=[resolution + 1] * 3, mode="trilinear", align_corners=True)[0, 0]
         _evaluate_where(field, values, near, config)
     return values.cpu().numpy()
@@ -81,9 +114,10 @@ def decode_dense(field: Field, config: DecodeConfig, device: torch.device) -> ND
     return _evaluate_all(field, config.resolution, config, device).cpu().numpy()
 
 
-def _resolutions(config: DecodeConfig) -> list[int]:
-    levels = [config.resolution]
-    while levels[0] % 2 == 0 and levels[0] // 2 >= config.coarsest:
+def _resolutions(finest: int, coarsest: int) -> list[int]:
+    """Returns the grids from coarse to fine: halves of the finest, of at least `coarsest` cells."""
+    levels = [finest]
+    while levels[0] % 2 == 0 and levels[0] // 2 >= coarsest:
         levels.insert(0, levels[0] // 2)
     return levels
 

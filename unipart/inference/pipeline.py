@@ -104,7 +104,7 @@ class UniPartPipeline:
         image_weights: str | None = None,
         device: str | torch.device = "cpu",
     ) -> "UniPartPipeline":
-        """Loads four checkpoint folders.
+        """Loads four checkpoints: folders, s3:// addresses, or models on the Hugging Face hub (`from_pretrained`).
 
         Args:
             vae: Geom-Seg VAE with its segmentation decoder.
@@ -117,7 +117,7 @@ class UniPartPipeline:
         Raises:
             UserError: a folder is no checkpoint, or the checkpoints do not belong together (names both sides).
         """
-        return cls(load_models(Path(vae), Path(anchor), Path(whole), Path(part), image_weights), device)
+        return cls(load_models(vae, anchor, whole, part, image_weights), device)
 
     def generate(
         self,
@@ -310,7 +310,6 @@ class _Run:
         config = DecodeConfig(
             resolution=resolution,
             chunk=QUERIES_AT_ONCE_ON_CPU if on_cpu else QUERIES_AT_ONCE[self.config.memory],
-            coarsest=_coarsest_grid(self.models.vae.config.tsdf_res),
             min_component=self.config.min_component,
         )
         return decode_mesh(self.models.vae, z, config)
@@ -324,8 +323,3 @@ class _Run:
         finally:
             if self.config.memory == "low":
                 model.to("cpu")
-
-
-def _coarsest_grid(tsdf_res: float) -> int:
-    """Hunyuan3D's 63 cells; fewer for a field with a wide band, which shows on a coarser grid."""
-    return min(63, round(3 * tsdf_res))

@@ -8,8 +8,9 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251 (what torch.load raises when a file holds more than tensors)
 from tempfile import TemporaryDirectory
@@ -26,6 +27,8 @@ from unipart.errors import EnvironmentProblem, UserError
 from unipart.models.registry import model_entry, model_name
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+IMAGE_ENCODER = "image_encoder"
+"""Subfolder of a whole model's checkpoint."""
 HUB_SCHEME = "hf://"
 SUMMARIES = {
     "geom_seg_vae": "surface points with part labels -> a latent set that decodes to an implicit field and to part masks",
@@ -103,8 +106,40 @@ def from_pretrained(source: str | Path, expect: str | Config | None = None) -> n
         UserError: as `load_pretrained`; or nothing was found there.
         EnvironmentProblem: the storage cannot be reached, or huggingface_hub is needed and missing.
     """
-    with _local_folder(source) as folder:
-        return load_pretrained(folder, expect)
+    with TemporaryDirectory(prefix="unipart-load-") as kept:
+        return load_pretrained(fetch_pretrained(source, Path(kept)), expect)
+
+
+def is_address(source: str | Path) -> bool:
+    """Tells whether a checkpoint is named by an address (s3:// or hf://), not by a folder."""
+    return str(source).startswith((storage.S3_SCHEME, HUB_SCHEME))
+
+
+def fetch_pretrained(source: str | Path, into: Path | None = None) -> Path:
+    """Returns the local folder of a checkpoint; one from elsewhere is fetched, a whole model with its image encoder.
+
+    Args:
+        source: as for `from_pretrained`.
+        into: folder that keeps what is fetched, and from which it is taken the next time; by default it goes with this process.
+
+    Raises:
+        UserError: nothing was found there, or the weights are not those of the digest in ``config.json``.
+        EnvironmentProblem: as for `from_pretrained`.
+    """
+    remote = _remote(source)
+    if remote is None:
+        return Path(source)
+    into = Path(_until_exit().name) if into is None else into
+    into.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".fetching-", dir=into) as folder:
+        staged = Path(folder, "checkpoint")
+        staged.mkdir()
+        remote.fetch(CONFIG, staged / CONFIG)
+        kept = into / _file_digest(staged / CONFIG)[:16]
+        if not kept.is_dir():
+            _fetch_rest(remote, "", staged)
+            staged.rename(kept)
+    return kept
 
 
 def load_config(directory: str | Path, expect: str | None = None) -> Config:
@@ -221,43 +256,87 @@ def _upload(model: nn.Module, address: str, card: Mapping[str, Any] | None) -> N
                 shutil.copyfileobj(source, target)
 
 
-@contextmanager
-def _local_folder(source: str | Path) -> Iterator[Path]:
-    """Gives the folder of a checkpoint, which is fetched where need be."""
+@dataclass(frozen=True)
+class _Remote:
+    """A checkpoint somewhere else.
+
+    Attributes:
+        address: for messages.
+        fetch: writes one of its files, by name, to a path.
+        has: tells whether it has a file.
+    """
+
+    address: str
+    fetch: Callable[[str, Path], None]
+    has: Callable[[str], bool]
+
+
+def _remote(source: str | Path) -> _Remote | None:
+    """Returns where a checkpoint is to be fetched from; None for a folder."""
     if storage.is_s3(source):
-        with TemporaryDirectory(prefix="unipart-load-") as folder:
-            for name in (CONFIG, WEIGHTS):
-                try:
-                    with storage.open_stream(storage.join(source, name)) as file, Path(folder, name).open("wb") as target:
-                        shutil.copyfileobj(file, target)
-                except FileNotFoundError:
-                    raise UserError(f"{source} is no checkpoint: it has no {name}", "give the address of a checkpoint") from None
-            yield Path(folder)
-        return
+        return _in_storage(str(source))
     name = str(source).removeprefix(HUB_SCHEME)
     if not Path(source).exists() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(/[\w.-]+)*", name):
-        yield _from_hub(name)
-        return
-    yield Path(source)
+        return _on_hub(name)
+    return None
 
 
-def _from_hub(name: str) -> Path:
-    """Returns the local folder of a checkpoint on the Hugging Face hub, ``OWNER/NAME`` with a folder behind it or not."""
+def _fetch_rest(remote: _Remote, prefix: str, folder: Path) -> None:
+    """Fetches the weights that belong to a fetched config, checks them, and goes on with the model in the subfolder."""
+    remote.fetch(f"{prefix}{WEIGHTS}", folder / WEIGHTS)
+    document, found = read_document(folder), _file_digest(folder / WEIGHTS)
+    if found != document["digest"]:
+        raise UserError(
+            f"{prefix}{WEIGHTS} of {remote.address} has the sha256 {found[:12]}, its {CONFIG} says {document['digest'][:12]}",
+            "it was damaged or replaced: copy the checkpoint there again",
+        )
+    if document["model"] == "whole_dit" and remote.has(f"{IMAGE_ENCODER}/{CONFIG}"):
+        below = folder / IMAGE_ENCODER
+        below.mkdir()
+        remote.fetch(f"{IMAGE_ENCODER}/{CONFIG}", below / CONFIG)
+        _fetch_rest(remote, f"{IMAGE_ENCODER}/", below)
+
+
+@cache
+def _until_exit() -> TemporaryDirectory[str]:
+    """The folder of what was fetched without a place to keep it; removed when this process ends."""
+    return TemporaryDirectory(prefix="unipart-models-")
+
+
+def _in_storage(address: str) -> _Remote:
+    """Returns a checkpoint in object storage."""
+
+    def fetch(name: str, target: Path) -> None:
+        try:
+            with storage.open_stream(storage.join(address, name)) as file, target.open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+        except FileNotFoundError:
+            raise UserError(f"{address} is no checkpoint: it has no {name}", "give the address of a checkpoint") from None
+
+    return _Remote(address, fetch, lambda name: storage.exists(storage.join(address, name)))
+
+
+def _on_hub(name: str) -> _Remote:
+    """Returns a checkpoint on the Hugging Face hub, ``OWNER/NAME`` with a folder behind it or not."""
     try:
-        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
+        import huggingface_hub as hub  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise EnvironmentProblem(
             f"there is no folder {name} here, and a model on the hub needs huggingface_hub, which is not installed",
             "correct the path, or pip install huggingface_hub",
         ) from None
     owner, repository, *folders = name.split("/")
-    try:
-        files = [hf_hub_download(f"{owner}/{repository}", "/".join([*folders, file])) for file in (CONFIG, WEIGHTS)]
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"there is no folder {name} here, and the hub gave none: {error}", "correct the path or the hub's OWNER/NAME"
-        ) from None
-    return Path(files[0]).parent
+    within = "/".join([*folders, ""])
+
+    def fetch(file: str, target: Path) -> None:
+        try:
+            shutil.copyfile(hub.hf_hub_download(f"{owner}/{repository}", f"{within}{file}"), target)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"there is no folder {name} here, and the hub gave none: {error}", "correct the path or the hub's OWNER/NAME"
+            ) from None
+
+    return _Remote(f"{HUB_SCHEME}{name}", fetch, lambda file: hub.file_exists(f"{owner}/{repository}", f"{within}{file}"))
 
 
 def config_of(model: nn.Module) -> Config:

@@ -1,4 +1,10 @@
-"""A mixture of experts as one sorted, grouped matrix product: no loop over masks, no host synchronisation on a GPU."""
+"""A mixture of experts on rows sorted by expert: no loop over masks, and in bfloat16 on a GPU one grouped product an expert layer.
+
+That product waits for nothing on the host, where torch has a grouped kernel (compute capability 9 and above; on older GPUs torch
+loops itself). Everything else, fp32 and fp16 on a GPU, a torch without `grouped_mm`, and CPUs, is a loop over experts that reads
+how many rows each has: one wait for the GPU a layer. Running every row through every expert would not wait, but costs E / k times
+the work. Trainings compute in bfloat16 (`precision`), generation on a GPU too.
+"""
 
 from typing import Any
 
@@ -67,8 +73,8 @@ def grouped_linear(
 ) -> Float[Tensor, "R O"]:
     """Applies expert e's linear map to its counts[e] consecutive rows.
 
-    In bfloat16 on a GPU (and on the meta device, which has no counts to read) this is one grouped product; elsewhere the plain
-    loop over experts, which reads `counts` on the host.
+    In bfloat16 on a GPU, with a torch that has `grouped_mm`, this is one grouped product (also on the meta device, which has no
+    counts to read); elsewhere the plain loop over experts, which reads `counts` on the host.
     """
     dtype = torch.get_autocast_dtype(x.device.type) if x.is_cuda and torch.is_autocast_enabled("cuda") else x.dtype
     if x.is_meta or (x.is_cuda and dtype == torch.bfloat16 and hasattr(F, "grouped_mm")):

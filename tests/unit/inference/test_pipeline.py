@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unipart import storage
 from unipart.data.bundle import read_bundle, write_bundle
 from unipart.data.schema import Bundle
 from unipart.errors import UserError
@@ -172,6 +173,14 @@ def test_checkpoints_in_the_wrong_place_are_named(tmp_path: Path):
         UniPartPipeline.from_checkpoints(**{**folders, "whole": folders["part"]})
     with pytest.raises(UserError, match="no checkpoint"):
         UniPartPipeline.from_checkpoints(**{**folders, "anchor": tmp_path})
+
+
+def test_checkpoints_may_be_in_object_storage(tmp_path: Path, bucket: str):
+    folders = save_all(tmp_path)
+    for file in tmp_path.rglob("*.*"):
+        storage.write_bytes(storage.join(bucket, file.relative_to(tmp_path).as_posix()), file.read_bytes())
+    pipeline = UniPartPipeline.from_checkpoints(**{name: storage.join(bucket, name) for name in folders})
+    assert pipeline.models.digests == {name: weights_digest(folder) for name, folder in folders.items()}
 
 
 def test_image_weights_need_a_model_that_was_trained_with_them(tmp_path: Path):

@@ -47,8 +47,10 @@ def test_paper_parameters_are_those_of_the_specification(paper):
     ("tier", "vae", "whole", "part"),
     [
         ("ci", 0.26e6, 1.7e6, 2.0e6),
+        ("mini", 6.4e6, 41e6, 49e6),
         ("small", 44e6, 127e6, 150e6),
         ("base", 142e6, 302e6, 364e6),
+        ("large", 327.7e6, 0.83e9, 0.99e9),
         ("paper", 327.7e6, 3.05e9, 3.315e9),
     ],
 )
@@ -176,6 +178,12 @@ def test_memory_lines_follow_the_formula():
     assert budget.memory["replicated, recomputed"].lines["total"] < replicated.lines["total"]
 
 
+@pytest.mark.parametrize("kind", ["vae", "whole", "part"])
+def test_one_gpu_holds_the_largest_training_below_the_papers_size(kind):
+    budget = make_budget(find_recipe(kind, "large"), parents("large"))
+    assert budget.memory[budget.chosen].lines["total"] < 139 * 2**30
+
+
 def test_a_batch_that_cannot_be_divided_names_the_flag_that_helps():
     with pytest.raises(UserError) as stop:
         make_budget(find_recipe("part", "paper").replace(accumulate=12), parents("paper"), workers=8)
@@ -186,7 +194,7 @@ def test_a_batch_that_cannot_be_divided_names_the_flag_that_helps():
 def test_every_ablation_builds_at_the_papers_size(ablation):
     load = make_workload(ablation(TIERS["paper"]), parents("paper"))
     (_, run), *_ = load.passes.items()
-    assert count_flops(lambda: run(1))[0] > 1e12
+    assert count_flops(lambda: run(1))[0] > 1e11
 
 
 def test_ablations_cost_what_the_specification_says():

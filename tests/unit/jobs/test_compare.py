@@ -12,10 +12,10 @@ from unipart.errors import EnvironmentProblem, UserError
 from unipart.metrics.table import score_rows, write_scores
 
 
-def _run(folder: Path, width: int) -> Path:
+def _run(folder: Path, width: int, **settings) -> Path:
     folder.mkdir(parents=True)
     config = {"recipe": "vae ci", "steps": 4, "seed": 0, "model": {"width": width}}
-    (folder / "train.json").write_text(json.dumps({"kind": "vae", "config": config, "changed": {}, "data": "d"}))
+    (folder / "train.json").write_text(json.dumps({"kind": "vae", "config": config, "changed": {}, "data": "d", **settings}))
     rows = [{"step": 2, "loss": 3.0}, {"step": 4, "loss": 1 / width, "seconds": 1, "val/iou64": 0.5}]
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     drawn = folder / "validation" / "step_00000004"
@@ -40,6 +40,20 @@ def test_the_table_has_a_column_a_run(tmp_path: Path, capsys: pytest.CaptureFixt
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["a", "b"]
     assert ["model.width", "64", "128"] in lines
+
+
+def test_data_and_parents_are_those_that_a_run_was_started_with(tmp_path: Path, store: str, capsys: pytest.CaptureFixture):
+    """Whatever is at the dataset's address now; of a run in the store whose settings do not tell, by its tags."""
+    here = _run(tmp_path / "a", 64, inputs={"data": "first data digest", "vae": "a" * 64})
+    gone = _run(tmp_path / "b", 64)
+    tags = {"unipart.kind": "vae", "unipart.data": "second data digest", "unipart.parent.vae": "b" * 64}
+    shipper = Shipper(gone, store, RunFacts("vae b", {"recipe": "vae ci", "steps": 4}, tags), seconds=0.05)
+    shipper.start()
+    assert shipper.close(Ending("FINISHED"))
+    assert main([str(here), "vae b", "--tracking", store, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [json.loads(row["data digest"]) for row in rows] == ["first data d", "second data "]
+    assert [json.loads(row["parent vae"]) for row in rows] == ["a" * 12, "b" * 12]
 
 
 def test_the_page_has_the_pictures_of_the_last_complete_validation(tmp_path: Path, capsys: pytest.CaptureFixture):

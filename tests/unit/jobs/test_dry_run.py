@@ -5,7 +5,10 @@ import json
 import pytest
 
 from jobs.cli import main
+from jobs.dry_run import describe
 from jobs.recipes import ablations
+from jobs.recipes.generation import SWITCHES
+from unipart.inference.pipeline import GenerateConfig
 
 
 def told(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
@@ -23,6 +26,23 @@ def test_dry_run_tells_config_changes_costs_and_the_smoke_test(capsys: pytest.Ca
     for line in ("active per token", "forward: part model", "training step", "AdamW states", "sharded"):
         assert line in out
     assert "smoke test: one step of part ci with model.kv fused" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "chosen"),
+    [
+        (["--workers", "2"], "replicated"),
+        (["--workers", "2", "--parallel", "fsdp"], "sharded"),
+        (["--workers", "2", "--parallel", "fsdp", "--recompute", "true"], "sharded, recomputed"),
+        (["--parallel", "fsdp", "--recompute", "true"], "replicated, recomputed"),
+    ],
+)
+def test_the_memory_told_is_that_of_the_chosen_parallelism(monkeypatch, capsys: pytest.CaptureFixture, flags, chosen: str):
+    monkeypatch.setattr("jobs.dry_run._smoke", lambda *_: {"told": ""})
+    document = json.loads(told(["part", "ci", "--dry-run", "--json", *flags], capsys))
+    assert document["budget"]["chosen"] == chosen
+    total = document["budget"]["memory"][chosen]["lines"]["total"] / 2**30
+    assert f"this training is: {chosen}, {total:.2f} GiB" in describe(document)
 
 
 def test_a_dry_run_of_the_paper_tier_runs_its_small_sister(capsys: pytest.CaptureFixture):
@@ -47,8 +67,21 @@ def test_the_list_names_every_ablation_and_what_it_changes(capsys: pytest.Captur
     assert 'model.spaces ["gcs", "ncs"] -> ["gcs"]' in out
     assert 'model.seg "..." -> null' in out
     rows = json.loads(told(["--list", "--json"], capsys))
-    assert {row["kind"] for row in rows} == {"vae", "anchor", "whole", "part"}
+    assert {row["kind"] for row in rows} == {"vae", "anchor", "whole", "part", "generate"}
     assert all(row["changes"] for row in rows if row["group"] != "sizes")
+
+
+def test_the_list_ends_with_what_needs_no_training_and_what_is_left_out(capsys: pytest.CaptureFixture):
+    out = told(["--list"], capsys)
+    assert "--segment.nms 0.7, or 0.8, 0.9\n" in out
+    assert "--placement.method icp, or bbox, robust\n" in out
+    assert out.rstrip().endswith(ablations.LEFT_OUT)
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, (values, _) in SWITCHES.items() for value in values])
+def test_every_switch_of_generation_can_be_set(field: str, value: object):
+    changed = GenerateConfig().replace(**{field.replace(".", "__"): value})
+    assert changed.diff(GenerateConfig()).keys() == {field}
 
 
 def test_without_a_model_the_fix_is_told(capsys: pytest.CaptureFixture):

@@ -1,9 +1,10 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
 
-from jobs.runs import find_runs, read_history, read_run
+from jobs.runs import best_checkpoint, find_runs, read_history, read_run
 from unipart.errors import UserError
 
 
@@ -37,3 +38,27 @@ def test_runs_come_in_the_order_of_training(tmp_path: Path):
 def test_a_folder_without_settings_is_no_run(tmp_path: Path):
     with pytest.raises(UserError, match="no training run"):
         read_run(tmp_path)
+
+
+def _checkpoints(run: Path, *scores: dict[str, float]) -> list[Path]:
+    folders = [run / "checkpoints" / f"step_{step:08d}" for step in range(len(scores))]
+    for folder, found in zip(folders, scores, strict=True):
+        (folder / "train_state").mkdir(parents=True)
+        (folder / "train_state" / "progress.json").write_text(json.dumps({"scores": found}))
+    return folders
+
+
+def test_the_best_checkpoint_has_a_finite_figure(tmp_path: Path):
+    folders = _checkpoints(tmp_path, {"val/loss": math.nan}, {"val/loss": 2.0}, {}, {"val/loss": 1.0}, {"val/loss": math.inf})
+    assert best_checkpoint(tmp_path, "val/loss:min") == folders[3]
+    assert best_checkpoint(tmp_path, "val/loss:max") == folders[1]
+
+
+def test_a_figure_that_no_checkpoint_has_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    assert best_checkpoint(tmp_path, "val/los:min") is None
+    assert caplog.text == ""
+    _checkpoints(tmp_path, {"val/loss": 1.0, "loss": 2.0})
+    assert best_checkpoint(tmp_path, "val/los:min") is None
+    assert best_checkpoint(tmp_path, "val/los:min") is None
+    assert caplog.text.count("no checkpoint has the figure 'val/los'") == 1
+    assert "Did you mean 'val/loss'?" in caplog.text

@@ -126,7 +126,7 @@ def test_latent_sets_are_compared_without_order_and_both_ways():
 @pytest.mark.parametrize("ablation", [*ablations.OF_THE_PAPER, *ablations.OUR_OWN], ids=lambda ablation: ablation.__name__)
 def test_every_ablation_can_be_scored(ablation, sample: Sample, parents):
     config = ablation(CI)
-    objective = make_objective(config, parents if config.kind == "part" else {}, None, PLACE)
+    objective = make_objective(config, {} if config.kind == "vae" else parents, None, PLACE)
     objective.trained.eval()
     state = torch.random.get_rng_state()
     with torch.no_grad():

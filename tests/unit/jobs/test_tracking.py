@@ -13,7 +13,7 @@ from jobs.tracking import Finished, RunFacts, RunFollower, Shipper, Tracker, cod
 from jobs.tracking.registry import LARGEST
 from jobs.tracking.shipper import Ending
 from jobs.tracking.store import Store, Unreachable
-from jobs.tracking.system import SystemFigures
+from jobs.tracking.system import SystemFigures, sampling
 
 DEAD = "http://127.0.0.1:9"
 
@@ -253,6 +253,22 @@ def test_the_machine_s_figures_go_on_counting_after_a_kill(tmp_path: Path):
     assert [row["step"] for row in rows] == [0, 1]
     assert 0 < rows[1]["system/system_memory_usage_percentage"] < 100
     assert rows[1]["time"] >= rows[0]["time"]
+
+
+def test_the_figures_of_other_machines_arrive_under_their_names(tmp_path: Path, store: str):
+    run = tmp_path / "vae"
+    run.mkdir()
+    SystemFigures(run).sample()
+    with sampling(run, "gpu-node-2", seconds=0.02):
+        end = time.monotonic() + 20
+        while not (run / "system_gpu-node-2.jsonl").is_file() and time.monotonic() < end:
+            time.sleep(0.01)
+    shipper = _ship(run, store)
+    name = "system_memory_usage_percentage"
+    assert len(_metric(shipper, f"system/{name}")) == 1
+    assert len(_metric(shipper, f"system/gpu-node-2/{name}")) >= 1
+    note = json.loads((run / "mlflow.json").read_text())
+    assert set(note["shipped"]) == {"system.jsonl", "system_gpu-node-2.jsonl"}
 
 
 def test_the_code_s_commit_is_told_only_where_git_knows_the_code(tmp_path: Path):

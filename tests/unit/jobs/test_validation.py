@@ -1,5 +1,6 @@
 """Which objects are scored, by whom, and what is left on the disk."""
 
+import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,3 +83,15 @@ def test_workers_share_the_objects(tmp_path: Path, monkeypatch, world: int):
     gather = SimpleNamespace(all_gather_object=lambda out, mine: out.__setitem__(slice(None), [mine, {"v0": 0}]))
     monkeypatch.setattr(validation, "distributed", gather)
     assert validation._of_all({"v1": 1}, 2) == {"v0": 0, "v1": 1}
+
+
+def test_a_full_disk_costs_pictures_and_not_the_scores(tmp_path: Path, monkeypatch, caplog):
+    def full(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    data = write(tmp_path / "data", train=["t0"], val=["v1"])
+    monkeypatch.setattr(validation, "write_picture", full)
+    monkeypatch.setattr(validation.storage, "write_bytes", full)
+    assert validate(data, tmp_path / "run")(7) == {"val/number": 1.0}
+    assert "v1.truth.png cannot be written: No space left on device" in caplog.text
+    assert "objects.json cannot be written" in caplog.text

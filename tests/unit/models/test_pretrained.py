@@ -12,6 +12,7 @@ from unipart.errors import EnvironmentProblem, UserError
 from unipart.models.anchor_decoder import AnchorDecoder, AnchorDecoderConfig
 from unipart.models.image_encoder import ImageEncoderConfig, SmallImageEncoder
 from unipart.models.pretrained import (
+    fetch_pretrained,
     from_pretrained,
     lineage,
     load_config,
@@ -20,6 +21,7 @@ from unipart.models.pretrained import (
     save_pretrained,
     weights_digest,
 )
+from unipart.models.whole_dit import WholeDiT, WholeDiTConfig
 
 CONFIG = AnchorDecoderConfig(latent_width=4, width=8)
 
@@ -130,6 +132,34 @@ def test_a_model_goes_to_object_storage_and_back(bucket: str, folder: Path):
         from_pretrained(address)
 
 
+def whole_at(address: str) -> None:
+    save_pretrained(WholeDiT(WholeDiTConfig(hidden=16, depth=1, num_heads=2, context_width=16, moe_layers=0)), address)
+    encoder = SmallImageEncoder(ImageEncoderConfig(size=28, width=16, layers=1))
+    save_pretrained(encoder, storage.join(address, "image_encoder"))
+
+
+def test_a_whole_model_is_fetched_with_its_image_encoder_and_once(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    address = storage.join(bucket, "whole")
+    whole_at(address)
+    folder = fetch_pretrained(address, tmp_path / "kept")
+    assert isinstance(load_pretrained(folder), WholeDiT)
+    assert isinstance(load_pretrained(folder / "image_encoder"), SmallImageEncoder)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [folder.name]
+    monkeypatch.setattr("unipart.models.pretrained._fetch_rest", None)  # a second fetch would fail
+    assert fetch_pretrained(address, tmp_path / "kept") == folder
+
+
+def test_fetched_weights_must_have_the_digest_of_their_config(bucket: str, folder: Path, tmp_path: Path):
+    address = storage.join(bucket, "anchor")
+    save_pretrained(load_pretrained(folder), address)
+    other = AnchorDecoder(CONFIG)
+    save_file(other.state_dict(), tmp_path / "other.safetensors")
+    storage.write_bytes(storage.join(address, "model.safetensors"), (tmp_path / "other.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"model\.safetensors of s3://bucket/anchor has the sha256"):
+        fetch_pretrained(address, tmp_path / "kept")
+    assert not list((tmp_path / "kept").iterdir())
+
+
 def test_a_local_folder_needs_no_network(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert isinstance(from_pretrained(folder), AnchorDecoder)
@@ -148,7 +178,8 @@ def test_a_hub_id_is_fetched_file_by_file(folder: Path, monkeypatch: pytest.Monk
             raise OSError("404")
         return str(folder / Path(name).name)
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=hf_hub_download))
+    hub = SimpleNamespace(hf_hub_download=hf_hub_download, file_exists=lambda repository, name: False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     assert isinstance(from_pretrained("owner/model"), AnchorDecoder)
     assert isinstance(from_pretrained("hf://owner/model/anchor"), AnchorDecoder)
     assert asked == [

@@ -25,7 +25,7 @@ def test_paper_size_has_the_parameters_of_hunyuan3d():
     assert sum(p.numel() for p in model.parameters()) == 3_050_758_720
 
 
-def test_permuting_latents_permutes_the_velocity(model: WholeDiT):
+def test_gate_7_permuting_latents_permutes_the_velocity(model: WholeDiT):
     z, t, context = inputs()
     order = torch.randperm(10)
     torch.testing.assert_close(model(z[:, order], t, context), model(z, t, context)[:, order], atol=1e-5, rtol=1e-5)

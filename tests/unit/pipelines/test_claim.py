@@ -3,10 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines import ledger
-from pipelines.claim import CLAIM, claim_dataset
+from pipelines.claim import CLAIM, claim_dataset, locked
 from unipart.errors import UserError
 
 
@@ -34,6 +35,30 @@ def test_the_claim_of_a_killed_run_is_not_in_the_way(tmp_path):
     with claim_dataset(str(tmp_path), "plan") as mine:
         assert mine.attempt == 2
         assert not left.exists()
+
+
+def test_the_lock_of_a_killed_process_is_not_kept_by_its_children(tmp_path):
+    code = (
+        "import os, time; from pipelines.claim import locked\n"
+        f"with locked({str(tmp_path)!r}):\n"
+        "    if os.fork() == 0:\n"
+        "        os.close(1)\n"
+        "        time.sleep(20)\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(20)\n"
+    )
+    root = Path(__file__).resolve().parents[3]
+    with subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (child,) = psutil.Process(process.pid).children()
+        with pytest.raises(UserError, match=f"process {process.pid} on"), locked(str(tmp_path)):
+            pytest.fail("two processes hold one folder")
+        process.kill()
+        process.wait()
+        with locked(str(tmp_path)):
+            assert child.is_running()
+        child.kill()
 
 
 def test_every_run_has_a_larger_number_than_all_before_it(tmp_path):

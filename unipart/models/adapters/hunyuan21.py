@@ -79,7 +79,7 @@ def vae_from_hunyuan(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]
         state_dict: in Hunyuan's names and layouts.
 
     Raises:
-        UserError: unknown or unsupported config keys; missing, unexpected or misshapen tensors (all counted, the first ones named).
+        UserError: unknown or unsupported config keys; missing, unexpected or misshapen tensors (all of them named).
     """
     config = config_section(config, "vae") or config
     settings = _settings("VAE", config, guess_config("vae", _shapes(state_dict)), VAE_FIXED, VAE_SIZES + VAE_OTHER)
@@ -186,7 +186,7 @@ def whole_dit_from_hunyuan(config: Mapping[str, Any], state_dict: Mapping[str, T
         state_dict: in Hunyuan's names and layouts.
 
     Raises:
-        UserError: unknown or unsupported config keys; missing, unexpected or misshapen tensors (all counted, the first ones named).
+        UserError: unknown or unsupported config keys; missing, unexpected or misshapen tensors (all of them named).
     """
     config = config_section(config, "whole") or config
     settings = _settings("DiT", config, guess_config("whole", _shapes(state_dict)), DIT_FIXED, DIT_SIZES + DIT_OTHER)
@@ -305,7 +305,9 @@ def _fill(model: M, ties: list[Tie], state_dict: Mapping[str, Tensor], what: str
     """Gives a model copies of Hunyuan's tensors, in their precision."""
     problems = differences(expected_shapes(ties, model.state_dict()), _shapes(state_dict))
     if problems:
-        raise UserError(f"the {what}'s weights do not fit its config: {shorten(problems, 8)}", "give the config of these weights")
+        raise UserError(
+            f"the {what}'s weights do not fit its config: {shorten(problems, len(problems))}", "give the config of these weights"
+        )
     model.load_state_dict({**model.state_dict(), **merge_all(ties, state_dict)}, assign=True)
     return model.eval()
 

@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from unipart.errors import UserError
 from unipart.models.adapters import hunyuan21
-from unipart.models.adapters.hunyuan21_layout import expected_shapes, vae_layout, whole_dit_layout
+from unipart.models.adapters.hunyuan21_layout import Tie, expected_shapes, vae_layout, whole_dit_layout
 from unipart.models.adapters.hunyuan21_release import guess_config, join_sections, split_sections
 from unipart.models.geom_seg_vae import GeomSegVAE, GeomSegVAEConfig, label_values
 from unipart.models.seg_decoder import SegDecoderConfig
 from unipart.models.whole_dit import WholeDiT, WholeDiTConfig
+from unipart.nn.attention import CrossAttention, SelfAttention
 
 VAE = {
     "embed_dim": 6,
@@ -280,8 +281,55 @@ def test_the_dit_computes_what_hunyuan_computes(changes: dict):
     assert torch.equal(dit(x, 1 - t, context), -hunyuan21.hunyuan_velocity(dit, x, t, context))
 
 
+HEADS, WIDTH, CONTEXT = 3, 24, 10
+
+
+def projections(*rows_and_columns: tuple[int, int]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(shape, generator=generator) / shape[1] ** 0.5 for shape in rows_and_columns]
+
+
+def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of one head: [T c]."""
+    return (q @ k.T / q.shape[-1] ** 0.5).softmax(-1) @ v
+
+
+@torch.no_grad()
+def test_gate_2_self_attention_equals_the_quirk_written_out():
+    wq, wk, wv = projections(*[(WIDTH, WIDTH)] * 3)
+    x, size = torch.randn(5, WIDTH), WIDTH // HEADS
+    stacked = torch.cat([wq, wk, wv])
+    heads = []
+    for head in range(HEADS):  # head h reads rows 3ch to 3c(h + 1) of the stacked matrix: "to_q" mostly holds no queries
+        rows = stacked[3 * size * head : 3 * size * (head + 1)]
+        heads.append(written_out(*(x @ part.T for part in rows.split(size))))
+    ours = SelfAttention(WIDTH, HEADS, qk_norm="none")
+    ours.qkv.weight.copy_(Tie("", ("q", "k", "v"), 3, HEADS).merge([wq, wk, wv]))
+    ours.out_proj.weight.copy_(torch.eye(WIDTH))
+    ours.out_proj.bias.zero_()
+    torch.testing.assert_close(ours(x[None])[0], torch.cat(heads, dim=-1), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_gate_2_cross_attention_equals_the_quirk_written_out():
+    wq, wk, wv = projections((WIDTH, WIDTH), (WIDTH, CONTEXT), (WIDTH, CONTEXT))
+    x, context, size = torch.randn(5, WIDTH), torch.randn(7, CONTEXT), WIDTH // HEADS
+    stacked = torch.cat([wk, wv])
+    heads = []
+    for head in range(HEADS):  # keys and values as above; the query is ordinary
+        rows = stacked[2 * size * head : 2 * size * (head + 1)]
+        q = x @ wq[size * head : size * (head + 1)].T
+        heads.append(written_out(q, *(context @ part.T for part in rows.split(size))))
+    ours = CrossAttention(WIDTH, CONTEXT, HEADS, qk_norm="none")
+    ours.q.weight.copy_(wq)
+    ours.kv.weight.copy_(Tie("", ("k", "v"), 2, HEADS).merge([wk, wv]))
+    ours.out_proj.weight.copy_(torch.eye(WIDTH))
+    ours.out_proj.bias.zero_()
+    torch.testing.assert_close(ours(x[None], context[None])[0], torch.cat(heads, dim=-1), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_export_gives_back_every_byte(dtype: torch.dtype):
+def test_gate_1_export_gives_back_every_byte(dtype: torch.dtype):
     sources = vae_weights(VAE, dtype), dit_weights(DIT, dtype)
     sources[0]["encoder.input_proj.weight"][0, :3] = torch.tensor([0.0, -0.0, 1e-7]).to(dtype)
     sources[1]["final_layer.linear.bias"][:2] = torch.tensor([0.0, -0.0]).to(dtype)
@@ -298,7 +346,7 @@ def test_export_gives_back_every_byte(dtype: torch.dtype):
         assert config == {name: given[name] for name in config}
 
 
-def test_the_released_sizes_have_the_documented_tensors():
+def test_gate_1_the_released_sizes_have_the_documented_tensors():
     with torch.device("meta"):
         vae, dit = GeomSegVAE(GeomSegVAEConfig(seg=None)), WholeDiT(WholeDiTConfig(reversed_time=True))
     shapes = expected_shapes(vae_layout(vae), vae.state_dict())
@@ -316,7 +364,7 @@ def test_the_released_sizes_have_the_documented_tensors():
     ("convert", "config", "weights"),
     [(hunyuan21.vae_from_hunyuan, VAE, vae_weights(VAE)), (hunyuan21.whole_dit_from_hunyuan, DIT, dit_weights(DIT))],
 )
-def test_every_tensor_must_have_its_place(convert, config: dict, weights: SD):
+def test_gate_1_every_tensor_must_have_its_place(convert, config: dict, weights: SD):
     first = next(iter(weights))
     with pytest.raises(UserError, match=r"extra\.weight is unexpected"):
         convert(config, {**weights, "extra.weight": torch.zeros(2)})
@@ -327,6 +375,10 @@ def test_every_tensor_must_have_its_place(convert, config: dict, weights: SD):
         convert(config, {**weights, last: torch.zeros(1000)})
     with pytest.raises(UserError, match="complete state dict"):
         convert(config, {name: value for name, value in weights.items() if name != first})
+    surplus = {f"extra.{number}": torch.zeros(2) for number in range(30)}
+    with pytest.raises(UserError) as error:
+        convert(config, {**weights, **surplus})
+    assert all(f"{name} is unexpected" in error.value.message for name in surplus)
 
 
 def test_weights_of_mixed_precision_that_become_one_are_refused():
