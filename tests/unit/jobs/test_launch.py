@@ -56,8 +56,8 @@ def test_a_run_is_not_continued_on_other_samples_wherever_they_are(dataset: Path
     _start(_job(dataset, tmp_path / "vae"))
     moved = dataset.rename(tmp_path / "moved")
     assert _job(moved, tmp_path / "vae").data == str(moved)
-    _curate(moved, "other content")
-    with pytest.raises(UserError, match=rf"data content -> other conten \({moved}\)") as error:
+    _curate(moved, "other samples")
+    with pytest.raises(UserError, match=rf"data content -> other sample \({moved}\)") as error:
         _job(moved, tmp_path / "vae")
     assert "another --out" in error.value.fix
 
