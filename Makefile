@@ -1,7 +1,7 @@
 # On a fresh machine (Python >= 3.11 and make): `make demo` runs the whole road, `make test` runs the tests.
 PYTHON ?= python3
 BIN := .venv/bin
-JOBS ?= 2
+JOBS ?= 3
 CORPUS ?= $(or $(UNIPART_CORPUS),../shared/data)
 
 .PHONY: help demo overfit test check format bench env clean

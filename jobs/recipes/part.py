@@ -37,6 +37,7 @@ def tiny(tier: Tier) -> PartTrainConfig:
         validate_every=200,
         score_objects=1,
         score_resolution=32,
+        optimizer__lr_factors={},  # as eight objects were learnt by heart (docs/training.md)
         optimizer__decay_fraction=0.5,
         optimizer__ema_decay=0.98,
         whole_fraction=0.1,

@@ -39,15 +39,21 @@ from ray.cluster_utils import Cluster
 
 what, kills, source, out, config = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
 left = [kills]
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 node = cluster.add_node(num_cpus=1)
 
 def raylet(of):
     return of.all_processes["raylet"][0].process
 
+def works(process):
+    try:
+        return " ".join(process.cmdline()).startswith("ray::MapBatches")
+    except psutil.Error:  # it ended meanwhile
+        return False
+
 def busy_workers():
     nodes = [psutil.Process(raylet(of).pid) for of in (cluster.head_node, node)]
-    return [one for parent in nodes for one in parent.children() if " ".join(one.cmdline()).startswith("ray::MapBatches")]
+    return [one for parent in nodes for one in parent.children() if works(one)]
 
 def disturb(progress):
     if left[0] and what == "node":

@@ -43,7 +43,7 @@ from unipart.errors import EnvironmentProblem
 
 logging.basicConfig(level=logging.WARNING)
 what, workers, job = sys.argv[1], int(sys.argv[2]), Job(**json.loads(sys.argv[3]))
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 nodes = [cluster.add_node(num_cpus=1) for _ in range(2 if what == "spare" else 1)]
 ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
 killed = []

@@ -53,7 +53,7 @@ def test_what_is_meant_for_long_runs_on_gpus_is_compiled(kind):
     assert compiled == {"base", "large", "paper"}
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", sorted(set(TIERS) - {"tiny"}))
 def test_the_space_embedding_learns_ten_times_as_fast(tier):
     assert find_recipe("part", tier).optimizer.lr_factors["space_embedding"] == 10
 
