@@ -1,21 +1,21 @@
 # On a fresh machine (Python >= 3.11 and make): `make demo` runs the whole road, `make test` runs the tests.
 PYTHON ?= python3
 BIN := .venv/bin
-JOBS ?= 3
+JOBS ?= 2
 CORPUS ?= $(or $(UNIPART_CORPUS),../shared/data)
 
-.PHONY: help demo overfit test check format bench env clean
+.PHONY: help demo overfit test check format bench env kernels clean
 
 help:            ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/  /'
 
-demo: env        ## meshes -> shards -> four models -> objects made of parts -> scores -> report.html
+demo: kernels    ## meshes -> shards -> four models -> objects made of parts -> scores -> report.html
 	$(BIN)/unipart demo
 
-overfit: env     ## do the models learn? eight objects by heart, every bar printed (about an hour)
+overfit: kernels ## do the models learn? eight objects by heart, every bar printed (about an hour)
 	$(BIN)/python -m jobs.overfit $(if $(wildcard $(CORPUS)/dev),--corpus $(CORPUS))
 
-test: env        ## unit, contract and integration tests
+test: kernels    ## unit, contract and integration tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 tests
 
 check: env       ## formatting, lint, types, import contracts, spelling
@@ -38,6 +38,12 @@ env: .venv/.installed  ## create .venv from constraints.txt, development tools i
 	$(PYTHON) -c 'import sys; sys.exit("UniPart needs Python >= 3.11, this is " + sys.version.split()[0] + "; give another with make PYTHON=python3.x") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+kernels: .venv/.kernels  ## compile the geometry kernels, which are kept beside their sources
+
+.venv/.kernels: .venv/.installed $(wildcard unipart/geometry/*.py)
+	$(BIN)/python -c 'from pipelines.process import warm_up; warm_up()'
 	@touch $@
 
 clean:           ## remove the environment and the demo's output

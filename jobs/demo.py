@@ -61,13 +61,13 @@ class Plan:
 
 
 def plan_demo(data: str | None, fast: bool) -> Plan:
-    """Returns the demo's size: a few minutes, or with `fast` about a minute, for tests."""
+    """Returns the demo's size: a few minutes, or with `fast` about a minute and without Ray Train, for tests."""
     count = 12 if fast else 80
     sources = (data,) if data else (f"procedural:count={count},seed=0,kinds={KINDS_OF_OBJECTS}",)
     if not fast:
         return Plan(sources, "tiny", 160 if data else None, objects=6, workers=WORKERS)
     few = {"steps": 12, "log_every": 4, "checkpoint_every": 12, "validate_every": 12}
-    return Plan(sources, "ci", 12, objects=2, changes=dict.fromkeys(KINDS, few), num_points=2_000)
+    return Plan(sources, "ci", 12, objects=2, changes=dict.fromkeys(KINDS, few), num_points=2_000, workers=0)
 
 
 class Demo:

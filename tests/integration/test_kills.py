@@ -158,8 +158,8 @@ def kill_at_random_moments(out, config_file, seed: int, times: int, environment=
 
 def test_a_driver_killed_again_and_again_leaves_what_an_undisturbed_run_does(tmp_path, config_file, undisturbed):
     out = tmp_path / "dataset"
-    done = kill_at_random_moments(out, config_file, seed=0, times=3)
-    assert done >= 3, "each run was to be killed after it had done something"
+    done = kill_at_random_moments(out, config_file, seed=0, times=2)
+    assert done >= 2, "each run was to be killed after it had done something"
     (out / "artefacts" / ".writing-left-by-a-kill").write_bytes(b"half an artefact")
     errors = finish(start(out, config_file))
     processed = int(errors.rpartition(" assets processed")[0].split()[-1])
