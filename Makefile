@@ -37,7 +37,7 @@ env: .venv/.installed  ## create .venv from constraints.txt, development tools i
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("UniPart needs Python >= 3.11, this is " + sys.version.split()[0] + "; give another with make PYTHON=python3.x") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 kernels: .venv/.kernels  ## compile the geometry kernels, which are kept beside their sources

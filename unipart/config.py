@@ -121,12 +121,14 @@ def cluster_address() -> str:
 
 
 def keep_ray_apart() -> None:
-    """Gives a Ray that is started here a folder of its own, unless the user named one.
+    """Gives a Ray that is started here a folder of its own and spares it what has no use there, unless the user said otherwise.
 
     In Ray's common folder lies the address of the last `ray start`, also of a cluster that died. Helpers of Ray Train take it for
-    that of their own cluster and wait for it: twelve seconds at the end of every training.
+    that of their own cluster and wait for it: twelve seconds at the end of every training. Another of its processes watches for
+    nodes that are taken away: here there is none but the driver's.
     """
     os.environ.setdefault("RAY_TMPDIR", f"/tmp/unipart-ray-{os.getuid()}")  # noqa: TID251, S108 - short: it holds sockets
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # noqa: TID251
 
 
 def cpu_threads() -> int:

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import distributed, multiprocessing
 
+from jobs.training.launch import Job, run_here
 from jobs.training.smoke import two_balls
 from unipart.data.codec import encode_sample
 from unipart.data.schema import SCHEMA_VERSION, Sample
@@ -39,3 +41,20 @@ def write_balls() -> Callable[..., Path]:
 def dataset(write_balls: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six objects to train on and one to validate on, in three shards."""
     return write_balls(tmp_path_factory.mktemp("shards"))
+
+
+def _train_as_one_of_two(rank: int, jobs: list[Job], store: str, train: Callable[[Job, int, int], object]) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    for job in jobs:
+        train(job, rank, 2)
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def run_together() -> Callable[..., None]:
+    """Runs trainings, one after the other, by two workers that are processes of this machine, without Ray."""
+
+    def run(jobs: list[Job], store: Path, train: Callable[[Job, int, int], object] = run_here) -> None:
+        multiprocessing.spawn(_train_as_one_of_two, (jobs, str(store), train), nprocs=2)
+
+    return run

@@ -139,13 +139,14 @@ def test_a_killed_run_continues_and_gives_the_same_bytes(dataset, parents, laten
     assert half_way["in"] == 7 == half_way["kept"] + half_way["pending"]
     with pytest.raises(UserError, match="not finished"):
         data.main(["clean", str(tmp_path / "killed")])
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert " 0 were settled before" not in finished.stderr
-    assert "in 7 = kept 7 + rejected 0 + failed 0" in finished.stdout
+    assert data.main(arguments(dataset, parents, tmp_path / "killed")) == 0
+    finished = capsys.readouterr()
+    assert " 0 were settled before" not in finished.err
+    assert "in 7 = kept 7 + rejected 0 + failed 0" in finished.out
     ours, theirs = (read_manifest(folder) for folder in (tmp_path / "killed", latents))
     assert ours.shards == theirs.shards
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "0 samples encoded, 7 were settled before" in again.stderr
+    assert data.main(arguments(dataset, parents, tmp_path / "killed")) == 0
+    assert "0 samples encoded, 7 were settled before" in capsys.readouterr().err
     assert data.main(["clean", str(tmp_path / "killed"), "--artefacts"]) == 0
     assert not list((tmp_path / "killed").rglob("artefacts/**/*.tar"))
     assert data.main(["inspect", str(tmp_path / "killed"), "--verify"]) == 0

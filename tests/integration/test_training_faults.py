@@ -3,13 +3,14 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import distributed, multiprocessing
+from torch.multiprocessing import ProcessRaisedException
 
 from jobs.recipes import find_recipe
 from jobs.runs import DIGESTS, best_checkpoint, checkpoint_folders, latest_checkpoint, read_history
@@ -28,17 +29,6 @@ def _job(dataset: Path, folder: Path, kind: str = "vae", **changes) -> Job:
     recipe = find_recipe(kind, "ci")
     config = recipe.replace(**{**QUICK, "steps": 6, "checkpoint_every": 3, **changes})
     return replace(make_job(config, recipe, str(dataset), folder, folder.parent), threads=1, device="cpu")
-
-
-def _worker(rank: int, world: int, jobs: list[Job], store: str) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    for job in jobs:
-        run_here(job, rank, world)
-    distributed.destroy_process_group()
-
-
-def _together(jobs: list[Job], store: Path, world: int = 2) -> None:
-    multiprocessing.spawn(_worker, (world, jobs, str(store)), nprocs=world)
 
 
 def _curve(folder: Path) -> dict[str, list[float]]:
@@ -67,16 +57,18 @@ TWO_ROUNDS = {"accumulate": 4, "keep_checkpoints": 2}
 
 
 @pytest.fixture(scope="module")
-def in_twos(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def in_twos(dataset: Path, run_together: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same training by two workers, four times: a folder each."""
     folder = tmp_path_factory.mktemp("in_twos")
     names = {"ddp": "ddp", "fsdp": "fsdp", "cut_ddp": "ddp", "cut_fsdp": "fsdp"}
     jobs = [_job(dataset, folder / name / "vae", parallel=parallel, **TWO_ROUNDS) for name, parallel in names.items()]
-    _together(jobs, folder / "store")
+    run_together(jobs, folder / "store")
     return folder
 
 
-def test_two_workers_give_the_curve_of_one_and_resume_in_any_number(dataset: Path, in_twos: Path):
+def test_two_workers_give_the_curve_of_one_and_resume_in_any_number(
+    dataset: Path, in_twos: Path, run_together: Callable[..., None]
+):
     tmp_path, one = in_twos, in_twos / "one" / "vae"
     run_here(_job(dataset, one, **TWO_ROUNDS))
     ways = {"cut_ddp": "ddp", "cut_fsdp": "fsdp"}
@@ -91,7 +83,7 @@ def test_two_workers_give_the_curve_of_one_and_resume_in_any_number(dataset: Pat
     alone = tmp_path / "alone" / "vae"
     alone.parent.mkdir()
     _copy(tmp_path / "cut_fsdp" / "vae", alone)
-    _together([*jobs, _job(dataset, across, parallel="ddp", **TWO_ROUNDS)], tmp_path / "store again")
+    run_together([*jobs, _job(dataset, across, parallel="ddp", **TWO_ROUNDS)], tmp_path / "store again")
     run_here(_job(dataset, alone, parallel="fsdp", **TWO_ROUNDS))
 
     _same(tmp_path / "ddp" / "vae", one, 1e-5)
@@ -124,12 +116,12 @@ def test_a_damaged_shard_of_the_state_puts_its_checkpoint_aside(dataset: Path, i
     assert _curve(folder)["loss"] == pytest.approx(before["loss"][3:], rel=1e-5)
 
 
-def test_the_part_model_shards_too_with_its_blocks_recomputed(dataset: Path, tmp_path: Path):
+def test_the_part_model_shards_too_with_its_blocks_recomputed(dataset: Path, tmp_path: Path, run_together: Callable[..., None]):
     for kind in ("vae", "whole"):
         run_here(_job(dataset, tmp_path / kind, kind, steps=2))
     names = {"ddp": "ddp", "fsdp": "fsdp"}
     jobs = [_job(dataset, tmp_path / name, "part", parallel=way, recompute=True, steps=4) for name, way in names.items()]
-    _together(jobs, tmp_path / "store")
+    run_together(jobs, tmp_path / "store")
     run_here(_job(dataset, tmp_path / "one", "part", steps=4))
     _same(tmp_path / "ddp", tmp_path / "one", 1e-5)
     _same(tmp_path / "fsdp", tmp_path / "ddp", 1e-5)
@@ -228,23 +220,22 @@ def test_rows_tell_where_the_time_goes(dataset: Path, tmp_path: Path):
     assert rows[1]["time/checkpoint"] == 0
 
 
-def _start_in_group(rank: int, world: int, jobs: list[Job], store: str) -> None:
-    """What Ray starts: answers go to a file; an error ends both processes, as it does there."""
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    for job in jobs:
-        answer = run_in_group(job, rank, world)
-        (Path(job.folder) / f"answer_{rank}.json").write_text(json.dumps(answer))
-    distributed.destroy_process_group()
+def _note_answer(job: Job, rank: int, world: int) -> None:
+    """What Ray starts; its answer goes to a file."""
+    answer = run_in_group(job, rank, world)
+    (Path(job.folder) / f"answer_{rank}.json").write_text(json.dumps(answer))
 
 
-def test_what_stops_workers_ends_them_all_and_is_the_answer_of_the_next_start(dataset: Path, tmp_path: Path):
+def test_what_stops_workers_ends_them_all_and_is_the_answer_of_the_next_start(
+    dataset: Path, tmp_path: Path, run_together: Callable[..., None]
+):
     """One alone: only the first writes the history, and the other waits for it in a collective. Both: a loss that is not finite."""
     alone, both = (tmp_path / name / "vae" for name in ("alone", "both"))
     jobs = [_job(dataset, alone), _job(dataset, both, log_every=3, optimizer__lr=1e30, optimizer__clip=1e30)]
     (alone / "history.jsonl").mkdir(parents=True)
     for start, error in enumerate(("history.jsonl cannot be written: Is a directory", r"step \d is not finite")):
-        with pytest.raises(multiprocessing.ProcessRaisedException, match=error):
-            multiprocessing.spawn(_start_in_group, (2, jobs, str(tmp_path / f"store {start}")), nprocs=2)
+        with pytest.raises(ProcessRaisedException, match=error):
+            run_together(jobs, tmp_path / f"store {start}", _note_answer)
     answers = [json.loads((alone / f"answer_{rank}.json").read_text()) for rank in range(2)]
     assert "Is a directory" in answers[0]["error"]
     assert answers[0]["environment"]

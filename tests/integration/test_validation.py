@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import distributed, multiprocessing
 
 from jobs.recipes import find_recipe
 from jobs.runs import checkpoint_folders, read_history
@@ -122,20 +121,15 @@ def test_an_empty_validation_split_falls_back_and_says_so(write_balls: Callable[
     assert {path.name.split(".")[0] for path in (tmp_path / "vae").glob("validation/*/*.png")} == {"object00", "object01"}
 
 
-def _worker(rank: int, world: int, jobs: list[Job], store: str) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    for one in jobs:
-        run_here(one, rank, world)
-    distributed.destroy_process_group()
-
-
-def test_two_workers_give_the_scores_of_one(models: Path, write_balls: Callable[..., Path], tmp_path: Path):
+def test_two_workers_give_the_scores_of_one(
+    models: Path, write_balls: Callable[..., Path], tmp_path: Path, run_together: Callable[..., None]
+):
     dataset = write_balls(tmp_path / "data", val=3)
     # Without learning both have the same weights to the bit, so the scores must be the same to the bit.
     fixed = {"steps": 1, "optimizer__lr": 0.0, "accumulate": 2, "score_objects": 3, "score_every": 1, "checkpoint_every": 1}
     ways = [("anchor", "ddp"), ("part", "fsdp")]
     jobs = [job(kind, dataset, tmp_path / f"{kind}_{way}", models, parallel=way, **fixed) for kind, way in ways]
-    multiprocessing.spawn(_worker, (2, jobs, str(tmp_path / "store")), nprocs=2)
+    run_together(jobs, tmp_path / "store")
     for kind, way in ways:
         alone = tmp_path / f"{kind}_alone"
         run_here(job(kind, dataset, alone, models, **fixed))

@@ -20,10 +20,11 @@ print(ray.get(ray.remote(lambda: os.getpriority(os.PRIO_PROCESS, 0)).remote()))
 """
 
 
-def test_a_folder_for_ray_that_the_user_named_stays(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("RAY_TMPDIR", "/somewhere")
+def test_what_the_user_said_of_ray_stays(monkeypatch: pytest.MonkeyPatch):
+    for name, value in (said := {"RAY_TMPDIR": "/somewhere", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1"}).items():
+        monkeypatch.setenv(name, value)
     keep_ray_apart()
-    assert os.environ["RAY_TMPDIR"] == "/somewhere"
+    assert {name: os.environ[name] for name in said} == said
 
 
 @pytest.mark.slow
