@@ -38,6 +38,7 @@ env: .venv/.installed  ## create .venv from constraints.txt, development tools i
 	$(PYTHON) -c 'import sys; sys.exit("UniPart needs Python >= 3.11, this is " + sys.version.split()[0] + "; give another with make PYTHON=python3.x") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib unipart pipelines jobs || true  # on all cores; pip takes one file after another
 	@touch $@
 
 kernels: .venv/.kernels  ## compile the geometry kernels, which are kept beside their sources
