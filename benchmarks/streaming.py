@@ -9,10 +9,10 @@ import argparse
 import time
 from collections.abc import Iterator
 
-from unipart.data.loader import shuffled, stream_shards
+from unipart.data.loader import shuffled
 from unipart.data.schema import Sample
-from unipart.data.shards import ShardIndex, read_manifest
-from unipart.storage import join
+from unipart.data.shards import ShardIndex
+from unipart.data.stream import stream_samples
 
 
 def through_index(dataset: str, groups: tuple[str, ...], seed: int) -> Iterator[Sample]:
@@ -20,12 +20,6 @@ def through_index(dataset: str, groups: tuple[str, ...], seed: int) -> Iterator[
     index = ShardIndex.open(dataset, "train")
     for number in shuffled(len(index), seed, 0):
         yield index.read(int(number), groups)
-
-
-def through_stream(dataset: str, groups: tuple[str, ...]) -> Iterator[Sample]:
-    """Yields the training samples in the order of the shards."""
-    shards = [shard.name for shard in read_manifest(dataset).shards if shard.split == "train"]
-    return stream_shards([join(dataset, name) for name in shards], groups)
 
 
 def rate(samples: Iterator[Sample], count: int) -> float:
@@ -45,7 +39,7 @@ def main() -> None:
     groups = tuple(options.groups)
     for _ in range(options.repeats):
         index = rate(through_index(options.dataset, groups, 0), options.samples)
-        stream = rate(through_stream(options.dataset, groups), options.samples)
+        stream = rate(stream_samples(options.dataset, "train", groups), options.samples)
         print(f"index {index:7.1f} samples a CPU second, webdataset {stream:7.1f}: {index / stream:.2f} x")
 
 

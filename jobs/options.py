@@ -114,13 +114,12 @@ def apply_fields(config: C, fields: dict[str, str], flags: Sequence[str] = ()) -
         UserError: an unknown field (with the closest one) or a value that does not fit.
     """
     known = _field_names(config)
-    for name, text in fields.items():
+    for name in fields:
         if name not in known:
             hint = did_you_mean(f"--{name}", [*(f"--{key}" for key in known), *flags])
             fix = "see --help; --dry-run prints every field" if "--dry-run" in flags else "see --help"
             raise UserError(f"there is no flag --{name}.{hint}", fix)
-        config = config.replace(**{name.replace(".", "__"): _value(text)})
-    return config
+    return config.replace(**{name.replace(".", "__"): _value(text) for name, text in fields.items()})
 
 
 def describe_fields(config: Config) -> str:

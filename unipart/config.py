@@ -47,10 +47,11 @@ class Config(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             path = ".".join(str(part) for part in first["loc"])
+            where, reason = f"field '{path}': " if path else "", first["msg"].removeprefix("Value error, ")
             hint = ""
             if first["type"] == "extra_forbidden":
                 hint = did_you_mean(str(first["loc"][-1]), list(cls.flat_keys()))
-            raise UserError(f"{source}: field '{path}': {first['msg']}.{hint}", "correct the field") from None
+            raise UserError(f"{source}: {where}{reason}.{hint}", "correct the field") from None
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

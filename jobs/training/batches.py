@@ -15,6 +15,7 @@ from unipart.data.loader import Batch, LoaderOptions, make_loader
 from unipart.data.schema import QUERY_KINDS, Sample, SurfaceSamples
 from unipart.data.shard_cache import ShardCache
 from unipart.data.shards import ShardIndex
+from unipart.data.stream import make_stream
 from unipart.inference.preprocess import prepare_image
 from unipart.models.geom_seg_vae import GeomSegVAEConfig
 from unipart.nn.fps import COMPILED, farthest_point_sampling
@@ -289,11 +290,13 @@ class BatchSource:
                 views_per_sample=1,
                 pin_memory=self.place.device.type == "cuda",
             )
-            self._loaders[split] = make_loader(
-                stored or self.dataset, split, self.micro_batch, self.draw, self.draw.groups, self.config.seed, options
-            )
+            common = (split, self.micro_batch, self.draw, self.draw.groups, self.config.seed)
+            if training and self.config.stream_buffer:
+                self._loaders[split] = make_stream(self.dataset, *common, self.config.stream_buffer, options)
+            else:
+                self._loaders[split] = make_loader(stored or self.dataset, *common, options)
         loader = self._loaders[split]
-        loader.order.cursor = start
+        loader.start_at(start)
         return loader
 
     def _open_latents(self, split: str) -> LatentIndex | None:

@@ -1,8 +1,8 @@
 """What a training run is: optimiser, data draws and rhythm. A recipe returns one of the four complete configs below."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.runs import KINDS as KINDS
 from jobs.runs import Kind
@@ -80,7 +80,19 @@ class TrainConfig(Config):
     """Folder on each machine's own disk that keeps whole shards of s3:// data; empty reads each sample by a request of its own."""
     shard_cache_gb: float = Field(default=100.0, gt=0)
     """Most that the shard cache may hold; the least recently used shards make room."""
+    stream_buffer: int = Field(default=0, ge=0)
+    """Read the shards as a stream, without a cache, and mix so many samples, which are held in memory; 0 reads them by index.
+    For data in object storage. The order then depends on the number of workers and loader workers."""
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @model_validator(mode="after")
+    def _check_stream(self) -> Self:
+        others = {"window_shards": self.window_shards, "shard_cache": self.shard_cache, "cache_samples": self.cache_samples}
+        others["latents"] = getattr(self, "latents", "online") != "online"
+        if self.stream_buffer and any(others.values()):
+            told = ", ".join(name for name, value in others.items() if value)
+            raise ValueError(f"a stream of shards (stream_buffer) cannot be combined with {told}")
+        return self
 
 
 class VaeTrainConfig(TrainConfig):

@@ -166,11 +166,14 @@ def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
         folder.mkdir(parents=True, exist_ok=True)
         document = {"kind": job.kind, "data": job.data, "parents": job.parents, "inputs": job.inputs, "init": job.init}
         document |= {"changed": job.changed, "micro_batches": micro_batches, "config": job.config}
+        document["readers"] = _count_readers(config, folder, world)
         storage.write_bytes(folder / SETTINGS, (json.dumps(document, indent=2) + "\n").encode())
     objective = make_objective(config, parents, job.image_weights, place, Path(job.init) if job.init else None)
     draw = make_draw(config, _vae_config(parents), _image_size(config, parents), place.device.type)
     source = BatchSource(job.data, config.replace(accumulate=micro_batches // world), draw, place)
-    common = BatchSource(job.data, config.replace(accumulate=micro_batches), draw, Place(device)) if world > 1 else None
+    common = (
+        BatchSource(job.data, config.replace(accumulate=micro_batches, stream_buffer=0), draw, Place(device)) if world > 1 else None
+    )
     flops = _sample_flops(config, parents) if device.type == "cuda" else 0.0
     context = Context(config.seed, config.score_resolution, place, parents, Path(job.anchor) if job.anchor else None)
     validator = make_validator(config, objective, job.data, folder, context)
@@ -190,6 +193,17 @@ def count_micro_batches(config: AnyTrainConfig, folder: Path, world: int) -> int
         raise UserError(
             f"{config.batch_size} samples a step make {number} micro-batches, which {world} workers cannot share evenly",
             "choose --workers that divide the micro-batches, and --accumulate that divides --batch_size",
+        )
+    return number
+
+
+def _count_readers(config: AnyTrainConfig, folder: Path, world: int) -> int:
+    """Returns how many processes share a stream of shards, 0 where samples are read by index; says so where a run had others."""
+    number = world * max(config.loader_workers, 1) if config.stream_buffer else 0
+    before = json.loads((folder / SETTINGS).read_text()).get("readers", 0) if (folder / SETTINGS).is_file() else number
+    if before != number and latest_checkpoint(folder) is not None:
+        log.warning(
+            "%s was streamed to %d readers, now to %d: its samples come in another order from here on", folder, before, number
         )
     return number
 

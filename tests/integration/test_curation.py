@@ -19,9 +19,9 @@ from pipelines import ledger
 from pipelines.plan import CurationConfig, build_plan
 from pipelines.presets import preset
 from pipelines.runner import RunOptions, read_status, run
-from unipart.data.loader import stream_shards
 from unipart.data.shards import ShardIndex, read_manifest
 from unipart.data.splits import SPLITS
+from unipart.data.stream import stream_samples
 from unipart.errors import EnvironmentProblem
 from unipart.geometry import procedural
 
@@ -97,7 +97,7 @@ def test_the_webdataset_library_reads_the_shards(finished):
     assert sorted(record["__key__"] for record in records) == sorted(row["asset_id"] for row in result.rows)
     assert {"json", "surface.npz", "field.npz", "parts.npz", "mesh.npz", "view_00.png", "view_01.normals.png"} <= set(records[0])
     rows = {row["asset_id"]: row for row in result.rows}
-    for sample in stream_shards(paths):
+    for sample in (sample for split in SPLITS for sample in stream_samples(out, split)):
         row = rows[sample.sample_id]
         assert (sample.meta["uri"], sample.meta["licence"], sample.meta["split"]) == (row["uri"], row["licence"], row["split"])
         assert sample.num_parts == row["num_parts"]

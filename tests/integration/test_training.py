@@ -60,11 +60,15 @@ def test_the_vae_learns_and_measures_its_scale(dataset: Path, tmp_path: Path):
     assert 0.1 < scale < 100
 
 
-@pytest.mark.parametrize("kind", ["vae", "part"])
-def test_a_run_that_was_cut_continues_bit_for_bit(models: Path, dataset: Path, tmp_path: Path, kind: str):
+@pytest.mark.parametrize(
+    ("kind", "reading"),
+    [("vae", {}), ("part", {}), ("vae", {"stream_buffer": 3, "cache_samples": False})],
+    ids=["vae", "part", "vae from a stream"],
+)
+def test_a_run_that_was_cut_continues_bit_for_bit(models: Path, dataset: Path, tmp_path: Path, kind: str, reading: dict):
     for parent in ("vae", "whole"):
         (tmp_path / parent).symlink_to(models / parent)
-    changes = {"steps": 8, "checkpoint_every": 4, "optimizer__ema_decay": 0.9, "accumulate": 2}
+    changes = {"steps": 8, "checkpoint_every": 4, "optimizer__ema_decay": 0.9, "accumulate": 2, **reading}
     straight, _ = _train(kind, dataset, tmp_path, "straight", **changes)
     cut, _ = _train(kind, dataset, tmp_path, "cut", **changes)
     final = find_checkpoint(cut)
@@ -91,6 +95,11 @@ def test_a_finished_run_is_not_repeated(models: Path, dataset: Path):
 def test_other_settings_in_the_same_folder_are_refused(models: Path, dataset: Path):
     with pytest.raises(UserError, match=r"optimizer\.lr 0\.002 -> 0\.5"):
         _train("anchor", dataset, models, steps=6, optimizer__lr=0.5)
+
+
+def test_a_stream_that_others_would_have_to_keep_is_refused(dataset: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"stream_buffer\) cannot be combined with window_shards, shard_cache"):
+        _train("vae", dataset, tmp_path, stream_buffer=4, window_shards=2, shard_cache="cache", cache_samples=False)
 
 
 def test_a_parent_that_is_missing_is_named(dataset: Path, tmp_path: Path):

@@ -7,13 +7,14 @@ and loader processes, and a run that continues from cursor c sees exactly what i
 There are two orders, and both are permutations, so one reader and one cursor serve both. `shuffled` draws from all samples: for a
 dataset on local disks, or one that the shard cache holds as a whole. `ShardWindows` shuffles the shards and mixes the samples of a
 few at a time, as a stream with a shuffle buffer does: for datasets in object storage that are larger than the disk. Every machine
-then reads every shard once an epoch, and keeps a few. (An order that gives each machine shards of its own would read less, but
-would change with the number of machines.)
+then reads every shard once an epoch, and keeps a few. (An order that gives each machine shards of its own reads less, but changes
+with the number of machines: `unipart.data.stream`.)
 """
 
+import json
 import math
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
@@ -28,7 +29,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from unipart import storage
 from unipart.data.codec import decode_sample
 from unipart.data.latents import LatentIndex
-from unipart.data.schema import Sample
 from unipart.data.shard_cache import ShardCache
 from unipart.data.shards import ShardIndex
 from unipart.errors import UserError
@@ -198,6 +198,12 @@ class SampleDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         return self.transform(self._sample(draw), derive(self.seed, "sample", draw.epoch, draw.index))
 
+    def item(self, draw: Draw, sample_id: str, members: Mapping[str, bytes]) -> dict[str, Any]:
+        """Decodes and transforms a sample of which something else has read the members."""
+        views = self._choose_views(draw, len(json.loads(members["json"])["cameras"]))
+        sample = decode_sample(sample_id, members, self.groups, views)
+        return self.transform(sample, derive(self.seed, "sample", draw.epoch, draw.index))
+
     def _sample(self, draw: Draw) -> Any:
         if self.cache is not None:
             if draw.index not in self.cache:
@@ -240,7 +246,7 @@ def collate(items: Sequence[dict[str, Any]]) -> Batch:
     return batch
 
 
-def _own_connections(worker: int) -> None:
+def own_connections(worker: int) -> None:
     """Prepares a loader process."""
     storage.forget_client()
 
@@ -302,7 +308,7 @@ class Loader:
             collate_fn=collate,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_own_connections,
+            worker_init_fn=own_connections,
         )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -328,6 +334,10 @@ class Loader:
     def num_samples(self) -> int:
         """Samples in the split."""
         return len(self.dataset)
+
+    def start_at(self, cursor: int) -> None:
+        """Lets the next pass begin after so many global batches."""
+        self.order.cursor = cursor
 
     def state_dict(self) -> dict[str, int]:
         """Returns what `load_state_dict` needs to continue after the last batch handed out."""
@@ -426,17 +436,3 @@ def _check_cache(indices: Sequence[ShardIndex], cache: ShardCache, options: Load
             f"this order of samples needs {needed / 1e9:.3g} GB of shards at once, the cache holds {cache.max_bytes / 1e9:.3g} GB",
             "raise --shard_cache_gb, or set or lower --window_shards: samples are then shuffled within so many shards",
         )
-
-
-def stream_shards(urls: Sequence[str], groups: Collection[str] | None = None) -> Iterator[Sample]:
-    """Streams samples with the `webdataset` library, in shard order: what other people's tools do.
-
-    Args:
-        urls: addresses of the tars as webdataset takes them (paths, http, ``pipe:``).
-        groups: groups to decode; None for all.
-    """
-    from webdataset.compat import WebDataset
-
-    for record in WebDataset(list(urls), shardshuffle=False):
-        members = {name: value for name, value in record.items() if not name.startswith("__")}
-        yield decode_sample(record["__key__"], members, groups)

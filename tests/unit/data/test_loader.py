@@ -10,7 +10,7 @@ from unipart import storage
 from unipart.data import shards
 from unipart.data.codec import encode_sample
 from unipart.data.latents import LatentIndex
-from unipart.data.loader import GlobalOrder, ShardWindows, collate, make_loader, stream_shards
+from unipart.data.loader import GlobalOrder, ShardWindows, collate, make_loader
 from unipart.data.schema import SCHEMA_VERSION, Sample
 from unipart.data.shard_cache import ShardCache
 from unipart.errors import UserError
@@ -257,15 +257,3 @@ def test_collate_names_the_ragged_key():
     assert batch["flag"].tolist() == [True, False]
     assert batch["name"] == ["a", "b"]
     assert batch["t"].shape == (2, 2)
-
-
-def test_webdataset_streams_the_same_samples(dataset):
-    paths = [str(path) for path in sorted((dataset / "shards").glob("*.tar"))]
-    streamed = list(stream_shards(paths))
-    index = shards.ShardIndex.open(dataset, "train")
-    assert tuple(sample.sample_id for sample in streamed) == index.sample_ids
-    for number, sample in enumerate(streamed):
-        expected = index.read(number)
-        np.testing.assert_array_equal(sample.field, expected.field)
-        np.testing.assert_array_equal(sample.views[1].normals, expected.views[1].normals)
-        assert sample.meta == expected.meta

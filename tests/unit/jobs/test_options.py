@@ -3,6 +3,7 @@ import pytest
 from jobs.options import Parser, SuggestingParser, apply_fields, describe_fields, split_config_flags
 from unipart.config import Config
 from unipart.errors import UserError
+from unipart.nn.dit_block import StackConfig
 
 
 class Inner(Config):
@@ -47,6 +48,13 @@ def test_config_flags_are_separated_from_the_parsers_own(parser: Parser):
 )
 def test_text_becomes_the_fields_type(fields, expected):
     assert apply_fields(Outer(), fields) == expected
+
+
+def test_values_that_only_fit_together_may_come_in_any_order():
+    fields = {"hidden": "96", "num_heads": "12"}  # 96 / 7 and 70 / 12 are no integers
+    start, expected = StackConfig(hidden=70, num_heads=7), StackConfig(hidden=96, num_heads=12)
+    assert apply_fields(start, fields) == expected
+    assert apply_fields(start, dict(reversed(fields.items()))) == expected
 
 
 @pytest.mark.parametrize(
