@@ -1,14 +1,15 @@
 """What the training loop costs over a bare PyTorch loop on the same batches, and what checkpoints cost: ratios in one run.
 
-python -m benchmarks.training [--tier tiny] [--device cpu] [--steps N] [--repeats K] [--every N] [--workers]
+python -m benchmarks.training [--tier tiny] [--device cpu] [--steps N] [--repeats K] [--every N] [--batch N]
+                               [--log-every N] [--workers]
 
 The two loops take turns, step by step: `fit` asks for a batch, and before it gets one a bare step (losses, backward, clip, AdamW,
 zero_grad) is done on the same batch. So whatever else the machine does hits both alike. All that `fit` does between two batches
 counts: clip, average, history, clock; its start and its end do not.
 
 - loop: `fit` over bare, of all steps, and the median over the steps, which a busy machine moves less: in CPU seconds of the
-  process, on a GPU in wall time, with a wait for the device after each step; every step writes a row of figures (a recipe writes
-  one in 50);
+  process, on a GPU in wall time, with a wait for the device after each step. Batch and rows of figures are the recipe's;
+  ``--batch 2 --log-every 1`` is the worst case: short steps, and each writes a row;
 - loop on Ray: the same inside one Ray Train worker (with --workers), over the bare steps in that worker;
 - with / without checkpoints: `fit` over bare with a checkpoint every so many steps, over the same without, in wall time: a thread
   writes them. Blocked: the share of `fit`'s own time in which it waited for a checkpoint's copy, or for the one before.
@@ -19,6 +20,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -101,7 +103,9 @@ def measure(document: dict[str, Any], device: str = "cpu") -> dict[str, float]:
         fit(Run(config, make_objective(config, {}, None, place), turns, Path(folder), place))
         rows = [row for row in read_history(Path(folder)) if "loss" in row]
     wall, (cpu, median) = turns.ratios(0)[0], turns.ratios(1)
-    blocked, steps = (sum(row[name] for row in rows) for name in ("time/checkpoint", "time/compute"))
+    lengths = [row["step"] - before["step"] for before, row in pairwise([{"step": 0}, *rows])]
+    weighted = list(zip(rows, lengths, strict=True))
+    blocked, steps = (sum(row[name] * length for row, length in weighted) for name in ("time/checkpoint", "time/compute"))
     bare = statistics.median(pair[0] for pair in turns.bare)
     return {"bare_ms": 1000 * bare, "wall": wall, "cpu": cpu, "median": median, "blocked": blocked / (blocked + steps)}
 
@@ -127,18 +131,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=54)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--every", type=int, default=25, help="steps between checkpoints")
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch", type=int, help="objects of a step; the recipe's unless given")
+    parser.add_argument("--log-every", type=int, help="steps to a row of figures; the recipe's unless given")
     parser.add_argument("--workers", action="store_true", help="measure in a Ray Train worker too")
     options = parser.parse_args()
     recipe = find_recipe("vae", options.tier)
     config = recipe.replace(
         steps=options.steps,
-        batch_size=options.batch,
+        batch_size=options.batch or recipe.batch_size,
         accumulate=1,
         precision="fp32",
         scale_samples=1,
         checkpoint_every=10**9,
-        log_every=1,
+        log_every=options.log_every or recipe.log_every,
     )
     plain, saving = (c.model_dump(mode="json") for c in (config, config.replace(checkpoint_every=options.every)))
     found: dict[str, list[float]] = {}

@@ -102,10 +102,13 @@ def decode_field(field: Field, slope: float, config: DecodeConfig, device: torch
         return decode_dense(field, config, device)
     levels = _resolutions(config.resolution, coarsest_grid(slope))
     values = _evaluate_all(field, levels[0], config, device)
+    known = torch.ones_like(values, dtype=torch.bool)
     for coarse, resolution in pairwise(levels):
-        near = _refine_mask(_near_surface(values, near_band(slope, 2 * config.box / coarse)))
-        values = interpolate(values[None, None], size=[resolution + 1] * 3, mode="trilinear", align_corners=True)[0, 0]
-        _evaluate_where(field, values, near, config)
+        wanted = _refine_mask(_near_surface(values, near_band(slope, 2 * config.box / coarse)))
+        finer = interpolate(values[None, None], size=[resolution + 1] * 3, mode="trilinear", align_corners=True)[0, 0]
+        finer[::2, ::2, ::2] = values
+        _evaluate_where(field, finer, wanted & ~_spread(known), config)
+        values, known = finer, wanted | _spread(known)
     return values.cpu().numpy()
 
 
@@ -151,9 +154,14 @@ def _near_surface(values: Float[Tensor, "X Y Z"], band: float) -> Bool[Tensor, "
 
 def _refine_mask(near: Bool[Tensor, "X Y Z"]) -> Bool[Tensor, "X2 Y2 Z2"]:
     """Nodes of the next grid within one coarse cell of a dilated near node."""
-    fine = torch.zeros([2 * size - 1 for size in near.shape], dtype=torch.bool, device=near.device)
-    fine[::2, ::2, ::2] = _dilate(near)
-    return _dilate(fine)
+    return _dilate(_spread(_dilate(near)))
+
+
+def _spread(mask: Bool[Tensor, "X Y Z"]) -> Bool[Tensor, "X2 Y2 Z2"]:
+    """The same nodes in the next grid."""
+    fine = torch.zeros([2 * size - 1 for size in mask.shape], dtype=torch.bool, device=mask.device)
+    fine[::2, ::2, ::2] = mask
+    return fine
 
 
 def _dilate(mask: Bool[Tensor, "X Y Z"]) -> Bool[Tensor, "X Y Z"]:

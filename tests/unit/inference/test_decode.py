@@ -52,6 +52,18 @@ def test_hierarchical_decode_gives_the_dense_mesh_with_far_fewer_queries():
     assert sparse.queries < 0.5 * dense.queries
 
 
+def test_no_node_is_evaluated_twice():
+    shape, asked = Shape(), list[Tensor]()
+
+    def noted(queries: Tensor) -> Tensor:
+        asked.append(queries[0])
+        return shape(queries)
+
+    decode_field(noted, SLOPE, CONFIG, CPU)
+    nodes = ((torch.cat(asked) + CONFIG.box) / (2 * CONFIG.box) * CONFIG.resolution).round().long()
+    assert len(torch.unique(nodes, dim=0)) == len(nodes)
+
+
 def test_values_away_from_the_surface_keep_their_sign():
     sparse, dense = decode_field(Shape(), SLOPE, CONFIG, CPU), decode_dense(Shape(), CONFIG, CPU)
     assert np.array_equal(sparse > 0, dense > 0)
