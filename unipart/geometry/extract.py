@@ -1,5 +1,6 @@
 """From a field on a grid to a mesh."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,16 @@ from numpy.typing import NDArray
 
 from unipart.geometry.mesh import Mesh
 
+_BEYOND = 1e-4
+"""How far outside the nodes on the box are at least, as a share of the largest value: little, so that the mesh ends on them."""
+
 
 def extract_surface(values: NDArray[Any], box: float = 1.01, level: float = 0.0) -> Mesh:
     """Runs marching cubes (Lewiner) on a field sampled at the nodes of a cube.
 
     The nodes of R cells are 2 * box / R apart and the first and last lie on the box: the mesh is where the field is, to the last
-    cell (dividing by R + 1, or recentring the result, moves parts away from their place; model.md §1.7).
+    cell (dividing by R + 1, or recentring the result, moves parts away from their place; model.md §1.7). A frame ends at its box, and
+    a learnt field may be positive there: the mesh is closed on the box, so it has no hole.
 
     Args:
         values: field [R+1 R+1 R+1] in (x, y, z) order, positive inside, finite.
@@ -35,9 +40,11 @@ def extract_surface(values: NDArray[Any], box: float = 1.01, level: float = 0.0)
     if not low < level < high:
         return Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
     spacing = 2 * box / (values.shape[0] - 1)
-    vertices, faces, _, _ = marching_cubes(
-        np.asarray(values, np.float32), level, gradient_direction="ascent", allow_degenerate=False
-    )
+    closed = np.array(values, np.float32)
+    for axis, end in itertools.product(range(3), (0, -1)):
+        side = np.moveaxis(closed, axis, 0)[end]
+        np.minimum(side, level - _BEYOND * (high - level), out=side)
+    vertices, faces, _, _ = marching_cubes(closed, level, gradient_direction="ascent", allow_degenerate=False)
     return Mesh((vertices * spacing - box).astype(np.float32), faces.astype(np.int32))
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import trimesh
 
 from unipart.geometry.extract import drop_small_components, extract_surface, vertex_components
 from unipart.geometry.mesh import Mesh, Similarity, concatenate
@@ -37,6 +38,16 @@ def test_every_edge_has_two_opposite_faces():
     backward = np.sort(half_edges @ np.array([1, len(half_edges)]))
     assert (np.diff(forward) > 0).all()
     assert (forward == backward).all()
+
+
+def test_a_field_that_goes_on_beyond_the_box_gives_a_closed_mesh_that_ends_there():
+    corner, box = sphere_field(40, 0.9, (0.7, 0.6, 0.5)), 1.01
+    mesh = extract_surface(corner, box)
+    assert trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).is_watertight
+    assert mesh.vertices.max() == pytest.approx(box, abs=1e-3)
+    radius = np.linalg.norm(mesh.vertices - np.float32([0.7, 0.6, 0.5]), axis=1)
+    within = (mesh.vertices < box - 2.02 / 40).all(axis=1)
+    assert np.abs(radius[within] - 0.9).max() < 0.02, "inside the box nothing has moved"
 
 
 def test_tsdf_clipping_and_level_keep_the_surface():
