@@ -59,7 +59,7 @@ class VaeDraw:
             "sample_id": sample.sample_id,
             **_surface_item(surface, sample.num_parts, labelled),
             **sample_anchors("anchor_index", surface.points, self.num_anchors, rng),
-            "queries": sample.queries[rows],
+            "queries": sample.queries.take(rows, axis=0),
             "field": sample.field[rows],
         }
 
@@ -72,7 +72,7 @@ class VaeDraw:
         rows = _choose(len(queries), sum(self.config.queries), rng)
         item = {"sample_id": sample.sample_id, **_surface_item(surface, 1, labelled=False)}
         item |= sample_anchors("anchor_index", surface.points, self.num_anchors, rng)
-        return {**item, "queries": queries[rows], "field": field[rows]}
+        return {**item, "queries": queries.take(rows, axis=0), "field": field[rows]}
 
 
 class PointShapes:
@@ -234,19 +234,20 @@ def draw_key(draw: int) -> tuple[int, ...]:
 
 def draw_surface(sample: Sample, count: int, rng: np.random.Generator) -> SurfaceSamples:
     """Draws `count` of the whole's surface points."""
-    assert sample.surface is not None
-    rows = _choose(len(sample.surface.points), count, rng)
-    return SurfaceSamples(sample.surface.points[rows], sample.surface.normals[rows], sample.surface.labels[rows])
+    surface = sample.surface
+    assert surface is not None
+    rows = _choose(len(surface.points), count, rng)
+    return SurfaceSamples(surface.points.take(rows, axis=0), surface.normals.take(rows, axis=0), surface.labels[rows])
 
 
 def draw_part(sample: Sample, part: int, count: int, rng: np.random.Generator, in_ncs: bool) -> SurfaceSamples:
     """Draws `count` of a part's surface points in one of its frames."""
     assert sample.parts is not None
     rows = _choose(sample.parts.points.shape[1], count, rng)
-    points = sample.parts.points[part][rows]
+    points = sample.parts.points[part].take(rows, axis=0)
     if not in_ncs:
         points = sample.parts.to_ncs[part].invert().apply(points)
-    return SurfaceSamples(points, sample.parts.normals[part][rows], np.full(count, part, np.int16))
+    return SurfaceSamples(points, sample.parts.normals[part].take(rows, axis=0), np.full(count, part, np.int16))
 
 
 class BatchSource:

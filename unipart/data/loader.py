@@ -189,7 +189,7 @@ class SampleDataset(Dataset[dict[str, Any]]):
         cache_samples: bool = False,
     ) -> None:
         self.index, self.groups, self.transform, self.seed = index, groups, transform, seed
-        self.views_per_sample = views_per_sample
+        self.views_per_sample = views_per_sample if groups is None or "views" in groups else None
         self.cache: dict[int, Any] | None = {} if cache_samples else None
 
     def __len__(self) -> int:
@@ -200,7 +200,9 @@ class SampleDataset(Dataset[dict[str, Any]]):
 
     def item(self, draw: Draw, sample_id: str, members: Mapping[str, bytes]) -> dict[str, Any]:
         """Decodes and transforms a sample of which something else has read the members."""
-        views = self._choose_views(draw, len(json.loads(members["json"])["cameras"]))
+        views = None
+        if self.views_per_sample is not None:
+            views = self._choose_views(draw, len(json.loads(members["json"])["cameras"]))
         sample = decode_sample(sample_id, members, self.groups, views)
         return self.transform(sample, derive(self.seed, "sample", draw.epoch, draw.index))
 
@@ -209,16 +211,15 @@ class SampleDataset(Dataset[dict[str, Any]]):
             if draw.index not in self.cache:
                 self.cache[draw.index] = self.index.read(draw.index, self.groups)
             sample = self.cache[draw.index]
-            chosen = self._choose_views(draw, len(sample.views))
-            return sample if chosen is None else replace(sample, views=tuple(sample.views[number] for number in chosen))
-        if self.views_per_sample is None or (self.groups is not None and "views" not in self.groups):
+            if self.views_per_sample is None:
+                return sample
+            return replace(sample, views=tuple(sample.views[number] for number in self._choose_views(draw, len(sample.views))))
+        if self.views_per_sample is None:
             return self.index.read(draw.index, self.groups)
         num_views = self.index.num_views(draw.index)
         return self.index.read(draw.index, self.groups, self._choose_views(draw, num_views))
 
-    def _choose_views(self, draw: Draw, num_views: int) -> list[int] | None:
-        if self.views_per_sample is None:
-            return None
+    def _choose_views(self, draw: Draw, num_views: int) -> list[int]:
         rng = derive(self.seed, "views", draw.epoch, draw.index)
         return [int(number) for number in rng.permutation(num_views)[: self.views_per_sample]]
 
