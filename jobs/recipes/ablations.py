@@ -160,7 +160,10 @@ OUR_OWN: tuple[Ablation, ...] = (
 LEFT_OUT = (
     "Left out: segmentation by P3-SAM on the decoded mesh (its weights and licence are another project's); an attention mask "
     "instead of padding tokens and a learned null condition (they cost the flash kernel and the free unconditional pass); "
-    "Hunyuan's sampler with its idle last step (a bug, not a choice)."
+    "Hunyuan's sampler with its idle last step (a bug, not a choice); turning a target by quarter turns to its view's azimuth "
+    "(latents would be encoded four times; cameras of one side, as in the tiny curation, do without); a D_seg that sees noised "
+    "latents or scores objects, and a condition dropped alone (no figure of the paper needs them); a curriculum of 512, 1,024 and "
+    "4,096 latents in one recipe (--init does it in three)."
 )
 """Which switches of model.md section 7 are no recipe, and why."""
 

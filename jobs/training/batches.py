@@ -26,8 +26,6 @@ ONLINE = "online"
 """Value of the field `latents` of a training that encodes as it goes."""
 WHOLE = -1
 """Part number that stands for the whole object."""
-SMALLEST_PART = 1e-3
-"""Share of the whole's area; smaller parts hold a few of 4,096 latents, too few to tell one from another."""
 
 
 class VaeDraw:
@@ -187,21 +185,21 @@ class PartDraw(WholeDraw):
         self.groups = (*shapes.part_groups, "views")
 
     def __call__(self, sample: Any, rng: np.random.Generator) -> Item:
-        """Draws a part by `part_chances`, or the whole object as its own part."""
+        """Draws a part by `part_chances` and says its share of the area, or the whole object as its own part."""
         draw = self.shapes.draw(sample, rng)
         whole = self.shapes.whole(sample, draw, rng)
         item = {"sample_id": sample.sample_id, **whole, **self._image(sample, rng)}
-        part = WHOLE
+        part, area = WHOLE, 1.0
         if rng.random() >= self.whole_fraction:
-            part = int(rng.choice(sample.num_parts, p=part_chances(np.array([part["area"] for part in sample.meta["parts"]]))))
-        return {**item, "part": part, **self.shapes.part(sample, part, draw, whole, rng)}
+            areas = np.array([part["area"] for part in sample.meta["parts"]])
+            part = int(rng.choice(sample.num_parts, p=part_chances(areas)))
+            area = float(areas[part] / areas.sum())
+        return {**item, "part": part, "part_area": area, **self.shapes.part(sample, part, draw, whole, rng)}
 
 
 def part_chances(areas: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns how likely each part is drawn [N]: by the square root of its area, and never below `SMALLEST_PART` of the whole's."""
+    """Returns how likely each part is drawn [N]: by the square root of its area."""
     weights = np.sqrt(areas)
-    large = areas > SMALLEST_PART * areas.sum()
-    weights = np.where(large, weights, 0) if large.any() else weights
     return weights / weights.sum()
 
 

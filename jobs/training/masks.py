@@ -8,6 +8,26 @@ from torch import Generator, Tensor
 
 from unipart.models.seg_decoder import SegDecoder
 
+FEW_LATENTS = 8
+"""A part of fewer latents is learnt only where it is larger than `SMALLEST_PART` (model.md §5.2)."""
+SMALLEST_PART = 1e-3
+"""Share of the whole's area."""
+
+
+def learnable_parts(token_labels: Int[Tensor, "B L"], part: Int[Tensor, " B"], area: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """Returns the parts, with -1 (the whole object as its own part) for those that X_i cannot tell from others.
+
+    A part without a latent has an empty X_i, which generation never asks for.
+
+    Args:
+        token_labels: part of each latent of the whole.
+        part: the parts drawn.
+        area: their shares of the whole's area.
+    """
+    count = (token_labels == part[:, None]).sum(1)
+    lost = (count == 0) | ((count < FEW_LATENTS) & (area <= SMALLEST_PART))
+    return torch.where(lost, -1, part)
+
 
 def part_masks(token_labels: Int[Tensor, "B L"], part: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
     """Returns which latents belong to the part; all of them for part -1, the whole object."""
@@ -39,7 +59,8 @@ def predicted_masks(
 ) -> Bool[Tensor, "B L"]:
     """Puts D_seg's answer to one click into each part in the place of about `share` of the masks, as generation has no others.
 
-    A true mask stays where the answer is not of this part (IoU below a half), and where it is empty.
+    A true mask stays where the answer is not of this part (IoU below a half), and where it is of all latents: the whole object as
+    its own part.
 
     Args:
         segmenter: the frozen D_seg.
@@ -54,4 +75,4 @@ def predicted_masks(
     found = answer.logits[torch.arange(len(best), device=best.device), 0, best] > 0
     matches = 2 * (found & masks).sum(1) > (found | masks).sum(1)
     chosen = torch.rand(len(z0), generator=draw, device=z0.device) < share
-    return torch.where((chosen & matches)[:, None], found, masks)
+    return torch.where((chosen & matches & ~masks.all(1))[:, None], found, masks)

@@ -16,7 +16,7 @@ from torch.nn.functional import smooth_l1_loss
 from jobs.training.config import AnchorTrainConfig, AnyTrainConfig, PartTrainConfig, TrainConfig, VaeTrainConfig, WholeTrainConfig
 from jobs.training.frozen import M, StoredEncoder, image_tokens, load_frozen, load_segmenter, make_encoder, seeded
 from jobs.training.loop import Batch, Place
-from jobs.training.masks import jitter_masks, part_masks, predicted_masks
+from jobs.training.masks import jitter_masks, learnable_parts, part_masks, predicted_masks
 from jobs.training.segmentation_rounds import segmentation_rounds
 from unipart.inference.checkpoints import IMAGE_ENCODER, load_image_encoder
 from unipart.losses.flow import flow_loss
@@ -172,15 +172,16 @@ class PartObjective:
         """Returns loss, flow over the spaces and, with experts, balance."""
         whole = self.encoder.whole(batch, draw)
         z0 = whole.sample(draw)
-        members = part_masks(whole.token_labels, batch["part"])
+        part = learnable_parts(whole.token_labels, batch["part"], batch["part_area"])
+        members = part_masks(whole.token_labels, part)
         if self.segmenter is not None:
             members = predicted_masks(self.segmenter, z0, members, self.config.predicted_masks, draw)
         members = jitter_masks(members, whole.anchors, self.config.mask_jitter, draw)
-        x0 = torch.stack([self._part_latents(batch, space, z0, draw) for space in self.config.model.spaces], dim=1)
+        x0 = torch.stack([self._part_latents(batch, space, part, z0, draw) for space in self.config.model.spaces], dim=1)
         x0, condition = x0 * self.encoder.scale, self._disturb(z0 * self.encoder.scale, draw)
         given = condition, condition * members[..., None], members
         if self.config.model.cond_form == "points":
-            given = self._points_given(batch, draw)
+            given = self._points_given(batch, part, draw)
         noise, t = _noise_and_times(x0, self.config, draw)
         with torch.no_grad():
             tokens = image_tokens(self.image_encoder, batch)
@@ -197,20 +198,20 @@ class PartObjective:
         """Nothing to measure."""
         return {}
 
-    def _part_latents(self, batch: Batch, space: str, z0: Tensor, draw: Generator) -> Float[Tensor, "B L d"]:
+    def _part_latents(self, batch: Batch, space: str, part: Tensor, z0: Tensor, draw: Generator) -> Float[Tensor, "B L d"]:
         """Encodes the part alone, with label 0; for the whole object as its own part it is Z_0 in both spaces."""
         posterior = self.encoder.part(batch, space, draw)
-        return torch.where((batch["part"] < 0)[:, None, None], z0, posterior.sample(draw))
+        return torch.where((part < 0)[:, None, None], z0, posterior.sample(draw))
 
-    def _points_given(self, batch: Batch, draw: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _points_given(self, batch: Batch, part: Tensor, draw: Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Features of the whole's surface points and of those that bear the part's label (all, if the draw holds none of them)."""
         points, normals = batch["points"], batch["normals"]
-        mask = part_masks(batch["labels"], batch["part"])
+        mask = part_masks(batch["labels"], part)
         mask = mask | ~mask.any(1, keepdim=True)
         rows = torch.multinomial(mask.float(), points.shape[1], replacement=True, generator=draw)[..., None].expand(-1, -1, 3)
         whole = self.encoder.point_features(points, normals, draw)
-        part = self.encoder.point_features(points.gather(1, rows), normals.gather(1, rows), draw)
-        return whole, part, torch.ones_like(part[..., 0], dtype=torch.bool)
+        xi = self.encoder.point_features(points.gather(1, rows), normals.gather(1, rows), draw)
+        return whole, xi, torch.ones_like(xi[..., 0], dtype=torch.bool)
 
     def _disturb(self, z0: Float[Tensor, "B L d"], draw: Generator) -> Float[Tensor, "B L d"]:
         """Mixes noise into half of the conditions: at inference Z_0 is generated, not encoded."""

@@ -21,6 +21,7 @@ from unipart.models.seg_decoder import TwoWayBlock
 from unipart.nn.attention import CrossAttention
 from unipart.nn.blocks import CrossBlock, SelfBlock
 from unipart.nn.dit_block import DiTBlock
+from unipart.nn.embeddings import TimeEmbedding
 
 SHARDED = (DiTBlock, SelfBlock)
 """Units of sharding. A cross block is none: its keys and values are computed outside its forward, where slices stay slices."""
@@ -155,7 +156,7 @@ def agreed(value: str | None, world: int) -> str | None:
 
 
 def _shard(module: nn.Module, device: torch.device, world: int, bf16: bool) -> None:
-    """Shards each block, the blocks' condition projections, and the rest as the root."""
+    """Shards each block, the blocks' condition projections, the time embedding (it stays float32), and the rest as the root."""
     policy = MixedPrecisionPolicy(torch.bfloat16 if bf16 else None, torch.float32, cast_forward_inputs=False)
     options: dict[str, Any] = {"mesh": init_device_mesh(device.type, (world,)), "mp_policy": policy, "reshard_after_forward": True}
     units = blocks(module, SHARDED)
@@ -167,4 +168,6 @@ def _shard(module: nn.Module, device: torch.device, world: int, bf16: bool) -> N
                 fully_shard(layer, **options)
     for unit in units:
         fully_shard(unit, **options)
+    for unit in blocks(module, (TimeEmbedding,)):
+        fully_shard(unit, **{**options, "mp_policy": MixedPrecisionPolicy(None, torch.float32, cast_forward_inputs=False)})
     fully_shard(module, **options)

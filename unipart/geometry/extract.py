@@ -16,8 +16,8 @@ def extract_surface(values: NDArray[Any], box: float = 1.01, level: float = 0.0)
     """Runs marching cubes (Lewiner) on a field sampled at the nodes of a cube.
 
     The nodes of R cells are 2 * box / R apart and the first and last lie on the box: the mesh is where the field is, to the last
-    cell (dividing by R + 1, or recentring the result, moves parts away from their place; model.md §1.7). A frame ends at its box, and
-    a learnt field may be positive there: the mesh is closed on the box, so it has no hole.
+    cell (dividing by R + 1, or recentring the result, moves parts away from their place; model.md §1.7). A frame ends at its box,
+    and a learnt field may be positive there: the mesh is closed on the box, so it has no hole.
 
     Args:
         values: field [R+1 R+1 R+1] in (x, y, z) order, positive inside, finite.
@@ -37,13 +37,13 @@ def extract_surface(values: NDArray[Any], box: float = 1.01, level: float = 0.0)
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ValueError("the field holds values that are not finite: fill the nodes that were not evaluated")
-    if not low < level < high:
-        return Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
-    spacing = 2 * box / (values.shape[0] - 1)
     closed = np.array(values, np.float32)
     for axis, end in itertools.product(range(3), (0, -1)):
         side = np.moveaxis(closed, axis, 0)[end]
-        np.minimum(side, level - _BEYOND * (high - level), out=side)
+        np.minimum(side, level - _BEYOND * abs(high - level), out=side)
+    if not low < level < closed.max():
+        return Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
+    spacing = 2 * box / (values.shape[0] - 1)
     vertices, faces, _, _ = marching_cubes(closed, level, gradient_direction="ascent", allow_degenerate=False)
     return Mesh((vertices * spacing - box).astype(np.float32), faces.astype(np.int32))
 

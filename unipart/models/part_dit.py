@@ -178,8 +178,9 @@ class PartDiT(nn.Module):
             x = x + self.space_embedding[:, None]
         if self.config.space_layout == "channels":
             x = x.transpose(1, 2).flatten(2)[:, None]
+        tokens = self.embed(x)
         time = self.time(t)[:, None, None].expand(-1, self.num_groups, -1, -1)
-        tokens = torch.cat([time, self.embed(x)], dim=2)
+        tokens = torch.cat([time.to(tokens), tokens], dim=2)
         if level == "hidden":
             tokens = tokens + self.space_embedding[:, None]
         return tokens.flatten(1, 2)

@@ -58,7 +58,8 @@ class WholeDiT(nn.Module):
             context: image tokens, what `conditions` made of them, or None for the unconditional velocity.
         """
         conditions = self.conditions(context) if isinstance(context, Tensor) else context
-        x = torch.cat([self.time(t)[:, None], self.embed(z_t)], dim=1)
+        tokens = self.embed(z_t)
+        x = torch.cat([self.time(t)[:, None].to(tokens), tokens], dim=1)
         x = self.stack(x, conditions, groups=(1,) * self.config.depth)
         return self.final(self.final_norm(x)[:, 1:])
 

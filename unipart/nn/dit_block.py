@@ -45,8 +45,10 @@ class StackConfig(Config):
             raise ValueError(f"depth must be at least 1, not {self.depth}")
         if self.hidden % self.num_heads:
             raise ValueError(f"hidden {self.hidden} is not a multiple of num_heads {self.num_heads}")
-        if not 0 <= self.moe_layers <= self.depth or not 1 <= self.top_k <= self.num_experts:
-            raise ValueError("0 <= moe_layers <= depth and 1 <= top_k <= num_experts must hold")
+        if not 0 <= self.moe_layers <= self.depth:
+            raise ValueError(f"moe_layers must be in 0..depth {self.depth}, not {self.moe_layers}")
+        if self.moe_layers and not 1 <= self.top_k <= self.num_experts:
+            raise ValueError(f"top_k must be in 1..num_experts {self.num_experts}, not {self.top_k}")
         return self
 
 

@@ -5,7 +5,7 @@ D_pos(Z) ─► spread prompts ─► D_seg ─► candidate masks ─► good o
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ class SegmentConfig(Config):
     """Drops masks that change more when cut at +-1 instead of 0."""
     min_tokens: int = 8
     """Drops masks and parts of fewer latents (for 4,096 latents; scaled with the set, at least 2)."""
+    rank: Literal["agreement", "iou"] = "agreement"
+    """Which of two masks is better: by D_seg's predicted IoU times how far the masks of the prompts inside it agree with it, or by
+    the predicted IoU alone."""
     nms: float = 0.7
     """Drops masks whose IoU with a better one is greater."""
     containment: float = 0.9
@@ -82,7 +85,7 @@ class PromptableDecoder(Protocol):
 
 @dataclass(frozen=True)
 class _Candidates:
-    """One mask per prompt: logits [K L], predicted IoU [K], and IoU times the agreement of the prompts inside [K]."""
+    """One mask per prompt: logits [K L], predicted IoU [K], and what they are ranked by [K]."""
 
     logits: Tensor
     iou: Tensor
@@ -146,7 +149,8 @@ def _answer(seg_decoder: PromptableDecoder, z: Tensor, prompts: Tensor, config: 
         logits.append(offered[rows, choice])
         iou.append(trust[rows, choice])
     chosen, trusted = torch.cat(logits), torch.cat(iou)
-    return _Candidates(chosen, trusted, trusted.clamp(0, 1) * agreement(chosen > 0, prompts))
+    score = trusted.clamp(0, 1)
+    return _Candidates(chosen, trusted, score * agreement(chosen > 0, prompts) if config.rank == "agreement" else score)
 
 
 def _filter(answers: _Candidates, config: SegmentConfig) -> _Candidates:

@@ -63,6 +63,9 @@ def test_nothing_crosses_gives_an_empty_mesh():
         mesh = extract_surface(np.full((9, 9, 9), value, np.float32))
         assert mesh.faces.shape == (0, 3)
         assert mesh.vertices.shape == (0, 3)
+    beyond = np.full((9, 9, 9), -1, np.float32)
+    beyond[0, 4, 4] = 0.5
+    assert len(extract_surface(beyond).faces) == 0, "what is inside on the box alone has no volume"
 
 
 def test_wrong_grids_are_refused():

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from unipart.losses.flow import flow_loss
 from unipart.models.whole_dit import WholeDiT, WholeDiTConfig
+from unipart.nn.embeddings import TimeEmbedding
 from unipart.sampling.path import data_from_velocity, interpolate, true_velocity
 
 CI = WholeDiTConfig(latent_width=8, hidden=64, depth=5, num_heads=2, context_width=16, moe_layers=1, num_experts=2, t_scale=1000)
@@ -45,6 +46,13 @@ def test_no_context_equals_zero_context_and_differs_from_an_image(model: WholeDi
 def test_time_matters(model: WholeDiT):
     z, t, context = inputs()
     assert (model(z, t, context) - model(z, 1 - t, context)).abs().max() > 1e-3
+
+
+def test_times_are_embedded_in_full_precision_under_autocast():
+    embedding, times = TimeEmbedding(256), torch.linspace(0.8, 1, 21)
+    exact = embedding(times)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(embedding(times), exact)
 
 
 def test_samples_of_a_batch_are_independent(model: WholeDiT):

@@ -97,3 +97,7 @@ def test_balance_loss_sums_over_the_layers_with_experts():
 def test_impossible_sizes_are_refused(changes: dict[str, int]):
     with pytest.raises(UserError):
         CONFIG.replace(**changes)
+
+
+def test_without_experts_their_numbers_mean_nothing():
+    assert CONFIG.replace(moe_layers=0, num_experts=0, top_k=0).moe_layers == 0

@@ -63,6 +63,16 @@ def test_order_of_latents_does_not_matter() -> None:
     assert torch.equal(_segment(z[order]).labels, _segment(z).labels[order])
 
 
+@pytest.mark.parametrize(("rank", "num_parts"), [("agreement", 1), ("iou", 2)])
+def test_masks_are_ranked_by_trust_with_or_without_agreement(rank: str, num_parts: int) -> None:
+    def answer(parts: Tensor, clicked: int) -> tuple[Tensor, Tensor]:
+        """Everything; but clicks into one corner answer with the third round it, and more trust."""
+        return torch.stack([parts >= 2 if clicked == 3 else parts >= 0] * 3), torch.tensor([0.99 if clicked == 3 else 0.9] * 3)
+
+    z = _object()[: 3 * 16 + 5]
+    assert len(_segment(z, answer, rank=rank).masks) == num_parts
+
+
 @pytest.mark.parametrize(("granularity", "num_parts"), [("fine", 4), ("auto", 4), ("coarse", 1)])
 def test_granularity(granularity: str, num_parts: int) -> None:
     assert len(_segment(_object(), granularity=granularity).masks) == num_parts

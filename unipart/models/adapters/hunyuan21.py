@@ -56,7 +56,7 @@ DIT_FIXED: dict[str, Any] = {
     "mlp_ratio": 4,
 }
 DIT_SIZES = ("in_channels", "hidden_size", "depth", "num_heads", "context_dim", "num_moe_layers", "num_experts", "moe_top_k")
-DIT_OTHER = ("qk_norm", "qk_norm_type", "input_size", "text_len")
+DIT_OTHER = ("qk_norm", "qk_norm_type", "input_size", "text_len", "decoupled_ca_dim", "decoupled_ca_scale")
 
 
 def vae_from_hunyuan(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> GeomSegVAE:
@@ -203,9 +203,20 @@ def whole_dit_from_hunyuan(config: Mapping[str, Any], state_dict: Mapping[str, T
         "t_scale": 1.0,
         "reversed_time": True,
     }
+    _warn_of_centred_norms(state_dict)
     with torch.device("meta"):  # random weights that are replaced anyway would take 12 GB at the released size
         dit = WholeDiT(WholeDiTConfig.parse(ours, source="the DiT's config"))
     return _fill(dit, whole_dit_layout(dit), state_dict, "DiT")
+
+
+def _warn_of_centred_norms(state_dict: Mapping[str, Tensor]) -> None:
+    """Says where the weights of query and key norms lie round 0, not round 1: some models store them less 1 (model.md §2.5)."""
+    means = [float(value.float().mean()) for name, value in state_dict.items() if name.endswith(("q_norm.weight", "k_norm.weight"))]
+    if means and sum(means) / len(means) < 0.5:
+        LOGGER.warning(
+            "the weights of the query and key norms are %.2f on average: if this model stores them less 1, add 1 before the import",
+            sum(means) / len(means),
+        )
 
 
 def whole_dit_to_hunyuan(dit: WholeDiT) -> tuple[dict[str, Any], dict[str, Tensor]]:

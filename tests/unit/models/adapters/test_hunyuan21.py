@@ -388,6 +388,14 @@ def test_weights_of_mixed_precision_that_become_one_are_refused():
         hunyuan21.whole_dit_from_hunyuan(DIT, weights)
 
 
+@pytest.mark.parametrize(("level", "told"), [(1.0, False), (0.0, True)])
+def test_norms_that_are_stored_less_one_are_told(caplog: pytest.LogCaptureFixture, level: float, told: bool):
+    norms = ("q_norm.weight", "k_norm.weight")
+    weights = {name: torch.full_like(w, level) if name.endswith(norms) else w for name, w in dit_weights(DIT).items()}
+    hunyuan21.whole_dit_from_hunyuan(DIT, weights)
+    assert ("if this model stores them less 1, add 1" in caplog.text) == told
+
+
 def test_configs_that_we_do_not_have_are_refused_by_name():
     weights = dit_weights(DIT)
     with pytest.raises(UserError, match=r"use_pos_emb True \(only False\)"):
