@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -81,6 +82,24 @@ class Parser(SuggestingParser):
         )
 
 
+def count(text: str) -> int:
+    """The type of a flag that counts: 0, 1, 2..."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 0 on")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """The type of a flag that measures: 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0 on")
+    return value
+
+
 def split_config_flags(arguments: Sequence[str], parser: SuggestingParser) -> tuple[list[str], dict[str, str]]:
     """Separates the parser's own arguments from ``--field value`` pairs meant for a config.
 
@@ -127,7 +146,7 @@ def describe_fields(config: Config) -> str:
 
     The fields of a config that is there twice (for the whole, for the parts) are listed once.
     """
-    lines = [f"  {flag:<{_FLAG_WIDTH}} {about}" for flag, about in _described(config, "", {})]
+    lines = [f"  {flag:<{_FLAG_WIDTH}} {' '.join(about.split())}" for flag, about in _described(config, "", {})]
     return "\n".join(["fields of the config, each a flag:", *lines, ""])
 
 

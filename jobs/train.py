@@ -10,7 +10,7 @@ from typing import Any
 
 import unipart
 from jobs.dry_run import describe, describe_list, dry_run, recipe_list
-from jobs.options import Parser, apply_fields, split_config_flags
+from jobs.options import Parser, amount, apply_fields, count, split_config_flags
 from jobs.recipes import find_recipe, recipe_names
 from jobs.runs import latest_checkpoint
 from jobs.tracking import OFF, Finished, RunFacts, RunFollower, Shipper, code_tags, default_uri, is_complete, parent_run
@@ -108,6 +108,9 @@ def _tell(kind: str, row: dict[str, float], steps: int) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Entry point of ``unipart train``."""
     parser = _parser()
+    asked = next((kind for kind in KINDS if kind in arguments), None)
+    if asked is not None:
+        parser.fields = lambda: find_recipe(asked, "tiny")  # pyright: ignore[reportArgumentType]
     own, fields = split_config_flags(arguments, parser)
     options = parser.parse_args(own)
     if options.list:
@@ -171,8 +174,10 @@ def _merge(recipe: AnyTrainConfig, path: Path) -> AnyTrainConfig:
         raise UserError(f"config file {path} does not exist", "give the path of a JSON file")
     try:
         values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not UTF-8, or not JSON
         raise UserError(f"config file {path} is not JSON: {error}", "correct the file") from None
+    if not isinstance(values, dict):
+        raise UserError(f"config file {path} holds no JSON object", 'write {"steps": 300, "model.width": 96}')
     return type(recipe).parse(_over(recipe.model_dump(mode="json"), values), source=str(path))
 
 
@@ -189,7 +194,8 @@ def _over(base: dict[str, object], values: dict[str, object]) -> dict[str, objec
 def _parser() -> Parser:
     parser = Parser(
         "train",
-        "Train a model. Every field of the recipe is a flag: --steps 300 --model.width 96 --optimizer.lr 1e-3.",
+        "Train a model. Every field of the recipe is a flag: --steps 300 --model.width 96 --optimizer.lr 1e-3; `unipart train vae "
+        "--help` lists those of the VAE, with their values at tiny.",
         [
             "unipart train vae tiny --data shards --out models/vae",
             "unipart train whole tiny --data shards --out models/whole     (needs models/vae)",
@@ -211,9 +217,9 @@ def _parser() -> Parser:
     init = "start from the weights of this checkpoint (of `unipart weights import`, say): a folder, s3://..., hf://OWNER/NAME"
     parser.add_argument("--init", metavar="DIR", help=init)
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
-    parser.add_argument("--workers", type=int, default=1, help="Ray Train workers; 0 trains in this process (default: 1)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads a worker (default: OMP_NUM_THREADS, or all cores)")
-    parser.add_argument("--gpus", type=float, help="GPUs a worker (default: 1 if the cluster has one for each, else 0: on the CPU)")
+    parser.add_argument("--workers", type=count, default=1, help="Ray Train workers; 0 trains in this process (default: 1)")
+    parser.add_argument("--threads", type=count, default=0, help="CPU threads a worker (default: OMP_NUM_THREADS, or all cores)")
+    parser.add_argument("--gpus", type=amount, help="GPUs a worker (default: 1 if the cluster has one for each, else 0)")
     parser.add_argument("--tracking", metavar="URI", help="MLflow URI or 'off' (default: sqlite beside the run)")
     parser.add_argument("--dry-run", action="store_true", help="say what it is and costs, run one batch of it at ci size, and stop")
     parser.add_argument("--list", action="store_true", help="list the recipes with what each ablation changes, and stop")

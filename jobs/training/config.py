@@ -19,20 +19,20 @@ from unipart.sampling.schedule import TimeSampling
 class OptimizerConfig(Config):
     """AdamW with warm-up and a cosine end; weight decay on matrices only."""
 
-    lr: float = 1e-4
+    lr: float = Field(default=1e-4, gt=0)
     """Peak learning rate."""
     lr_factors: dict[str, float] = Field(default_factory=dict)
     """Factor on the rate of parameters whose name contains the key, e.g. {"seg_decoder": 10}."""
     betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-6
-    weight_decay: float = 0.01
-    clip: float = 1.0
+    eps: float = Field(default=1e-6, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
-    warmup_steps: int = 1000
-    decay_fraction: float = 0.2
+    warmup_steps: int = Field(default=1000, ge=0)
+    decay_fraction: float = Field(default=0.2, ge=0, le=1)
     """Part of the run, at its end, over which the rate falls to `final_factor` along a cosine."""
-    final_factor: float = 0.01
-    ema_decay: float = 0.9999
+    final_factor: float = Field(default=0.01, ge=0)
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1)
     """Decay of the averaged weights that the checkpoint publishes; 0 publishes the raw ones."""
 
 
@@ -41,11 +41,11 @@ class TrainConfig(Config):
 
     recipe: str
     """Name of the recipe that made this config."""
-    steps: int
+    steps: int = Field(ge=1)
     """Optimiser steps of the whole run."""
-    batch_size: int = 32
+    batch_size: int = Field(default=32, ge=1)
     """Objects a step, over all workers and accumulated micro-batches."""
-    accumulate: int = 1
+    accumulate: int = Field(default=1, ge=1)
     """Micro-batches a step, shared evenly by the workers; with more workers than that, one each. A micro-batch is the unit of
     losses and of random draws: as long as their number stays, the curve does not depend on the number of workers."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
@@ -55,21 +55,21 @@ class TrainConfig(Config):
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "bf16"
     """Compute type of the forward pass; weights and optimiser state stay fp32."""
-    log_every: int = 50
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 2
+    log_every: int = Field(default=50, ge=1)
+    checkpoint_every: int = Field(default=1000, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
     best: str = Field(default="", pattern=r"^$|^.+:(min|max)$")
     """Figure by which the best checkpoint is kept besides, with its direction: "val/loss:min". Measured at each checkpoint;
     a figure of the scored objects only where `score_every` meets `checkpoint_every`."""
-    validate_every: int = 2000
-    validation_batches: int = 4
+    validate_every: int = Field(default=2000, ge=1)
+    validation_batches: int = Field(default=4, ge=0)
     score_every: int = Field(default=0, ge=0)
     """Steps between scores and pictures of held-out objects; 0 only at the end."""
     score_objects: int = Field(default=8, ge=0)
     """Held-out objects that are scored; 0 for none."""
     score_resolution: int = Field(default=128, ge=8)
     """Cells along an axis of the grid on which scored shapes are decoded."""
-    loader_workers: int = 4
+    loader_workers: int = Field(default=4, ge=0)
     """Loader processes a training worker."""
     cache_samples: bool = False
     """Keep decoded samples in memory: for sets of a few hundred objects."""
@@ -103,16 +103,16 @@ class VaeTrainConfig(TrainConfig):
     segmentation: SegmentationRoundsConfig = SegmentationRoundsConfig()
     segmentation_weight: float = 1.0
     """Weight of L_seg beside L_recon."""
-    kl_weight: float = 1e-3
-    initial_std: float = 1.0
+    kl_weight: float = Field(default=1e-3, ge=0)
+    initial_std: float = Field(default=1.0, gt=0)
     """Posterior standard deviation at step 0. Below 1 a short training need not first outgrow its own noise."""
     queries: tuple[int, int, int] = (4096, 4096, 4096)
     """Volume, near-surface and sharp-edge queries an object and step."""
-    part_fraction: float = 0.2
+    part_fraction: float = Field(default=0.2, ge=0, le=1)
     """Share of the batch that is a single part, half in its NCS and half in GCS, with label 0."""
-    unlabelled_fraction: float = 0.1
+    unlabelled_fraction: float = Field(default=0.1, ge=0, le=1)
     """Share of the batch that is a whole object without labels."""
-    scale_samples: int = 2048
+    scale_samples: int = Field(default=2048, ge=1)
     """Objects over which z_scale = 1/std of the latents is measured after the last step."""
 
 
@@ -121,7 +121,7 @@ class AnchorTrainConfig(TrainConfig):
 
     kind: Literal["anchor"] = "anchor"
     model: AnchorDecoderConfig
-    latent_noise: float = 0.05
+    latent_noise: float = Field(default=0.05, ge=0)
     """Standard deviation of noise on the latents, so that generated ones are decoded too."""
     cache_latents: bool = False
     """Encode each object once and keep its posterior in memory."""
@@ -138,10 +138,10 @@ class WholeTrainConfig(TrainConfig):
     model: WholeDiTConfig
     image_encoder: ImageEncoderConfig
     time_sampling: TimeSampling = "logit_normal"
-    time_shift: float = 1.0
+    time_shift: float = Field(default=1.0, gt=0)
     coupling: Literal["independent", "assignment"] = "independent"
     """Which noise goes with which latent of a set: any, as in the paper, or the one that a linear assignment finds nearest."""
-    drop: float = 0.1
+    drop: float = Field(default=0.1, ge=0, le=1)
     """Probability that a sample is trained without its conditions."""
     balance_weight: float = 0.01
     """Weight of the experts' balance loss."""
@@ -159,19 +159,19 @@ class PartTrainConfig(TrainConfig):
     kind: Literal["part"] = "part"
     model: PartDiTConfig
     time_sampling: TimeSampling = "logit_normal"
-    time_shift: float = 1.0
+    time_shift: float = Field(default=1.0, gt=0)
     coupling: Literal["independent", "assignment"] = "independent"
-    drop: float = 0.1
+    drop: float = Field(default=0.1, ge=0, le=1)
     balance_weight: float = 0.01
     recompute: bool = False
     """As in the whole model."""
-    whole_fraction: float = 0.2
+    whole_fraction: float = Field(default=0.2, ge=0, le=1)
     """Share of the batch where the part is the whole object (X_i = Z_0, NCS = GCS)."""
-    predicted_masks: float = 0.0
+    predicted_masks: float = Field(default=0.0, ge=0, le=1)
     """Share of the batch where X_i is D_seg's answer to a click into the part (if it is of this part) and not the true mask."""
-    mask_jitter: float = 0.05
+    mask_jitter: float = Field(default=0.05, ge=0, le=1)
     """Share of X_i's latents that is dropped, and of neighbours that is added."""
-    latent_noise: float = 0.3
+    latent_noise: float = Field(default=0.3, ge=0, le=1)
     """Largest level of noise mixed into Z_0, with probability one half."""
     init_from_whole: bool = False
     """Start from the whole model's weights; the paper starts both from Hunyuan3D-2.1."""

@@ -3,7 +3,9 @@
 import json
 import logging
 import math
+import signal
 import socket
+import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +34,7 @@ from unipart.errors import EnvironmentProblem, UserError
 from unipart.inference.checkpoints import IMAGE_ENCODER
 from unipart.models.geom_seg_vae import GeomSegVAEConfig
 from unipart.models.image_encoder import ImageEncoderConfig
-from unipart.models.pretrained import lineage, load_config, weights_digest
+from unipart.models.pretrained import find_device, lineage, load_config, weights_digest
 
 PARENTS: dict[Kind, tuple[Kind, ...]] = {"vae": (), "anchor": ("vae",), "whole": ("vae",), "part": ("vae", "whole")}
 """The finished models that each training builds on."""
@@ -110,7 +112,7 @@ def make_job(config: AnyTrainConfig, recipe: AnyTrainConfig, data: str, folder: 
 
 
 def _check_continued(folder: Path, config: AnyTrainConfig, inputs: dict[str, str], places: dict[str, str]) -> None:
-    """Checks that a run which was started before is continued as the same run.
+    """Checks that a run which was started before is continued as the same run. One without a checkpoint has nothing to continue.
 
     Args:
         folder: of the run.
@@ -121,8 +123,8 @@ def _check_continued(folder: Path, config: AnyTrainConfig, inputs: dict[str, str
     Raises:
         UserError: settings, data or parents are others than before, or the run is further than it is to go.
     """
-    settings = folder / SETTINGS
-    if not settings.is_file():
+    settings, newest = folder / SETTINGS, latest_checkpoint(folder)
+    if newest is None or not settings.is_file():
         return
     document = json.loads(settings.read_text())
     before = CONFIGS[config.kind].parse(document["config"], source=str(settings))
@@ -135,8 +137,7 @@ def _check_continued(folder: Path, config: AnyTrainConfig, inputs: dict[str, str
         told = ", ".join(f"{name} {old[:12]} -> {inputs[name][:12]} ({places[name]})" for name, old in others.items())
         fix = "restore them (--data, --models), or give another --out; to go on from its weights: --init and a checkpoint of it"
         raise UserError(f"the run in {folder} was started on other data or models, by their digests: {told}", fix)
-    newest = latest_checkpoint(folder)
-    done = 0 if newest is None else read_progress(newest).step
+    done = read_progress(newest).step
     if done > config.steps:
         raise UserError(
             f"the run in {folder} is at step {done}, beyond --steps {config.steps}", "raise --steps, or give another --out"
@@ -155,7 +156,7 @@ def _anchor_beside(models: Path, vae: str) -> str | None:
 def run_here(job: Job, rank: int = 0, world: int = 1) -> Progress:
     """Trains in this process, as one of `world` workers."""
     config = CONFIGS[job.kind].parse(job.config)
-    device = _device(job.device)
+    device = find_device(job.device)
     if device.type == "cpu" and job.threads:
         torch.set_num_threads(job.threads)
     place = Place(device, rank, world)
@@ -220,16 +221,18 @@ def facts(job: Job) -> dict[str, Any]:
 
 
 def drop_other_curve(job: Job, workers: int) -> None:
-    """Lets a run begin anew where an earlier start came to no checkpoint and split its steps into other micro-batches.
+    """Lets a run begin anew where an earlier start, with other settings, inputs or micro-batches, came to no checkpoint.
 
     What that start left is another curve than the one to come: its rows go, and its MLflow run is not continued.
     """
     folder, config = Path(job.folder), CONFIGS[job.kind].parse(job.config)
     if latest_checkpoint(folder) is not None or not (folder / SETTINGS).is_file():
         return
-    noted, number = json.loads((folder / SETTINGS).read_text()).get("micro_batches"), count_micro_batches(config, folder, workers)
-    if noted not in (None, number):
-        log.warning("%s came to no checkpoint with %d micro-batches a step: with %d it begins anew", folder, noted, number)
+    noted = json.loads((folder / SETTINGS).read_text())
+    same = noted["micro_batches"] == count_micro_batches(config, folder, workers) and noted["inputs"] == job.inputs
+    settings = ({name: value for name, value in document.items() if name not in FREE} for document in (noted["config"], job.config))
+    if not same or len({json.dumps(one, sort_keys=True) for one in settings}) > 1:
+        log.warning("%s came to no checkpoint, with other settings, samples or workers: it begins anew", folder)
         for name in (HISTORY, LINK):
             (folder / name).unlink(missing_ok=True)
 
@@ -255,7 +258,7 @@ def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float | None = None)
         raise EnvironmentProblem("ray is not installed here", "train in this process: --workers 0") from None
     start_ray(cluster_address() or "local")
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    gpus = _gpus_each(job.device, workers) if gpus_per_worker is None else gpus_per_worker
+    gpus = _gpus_each(job.device, workers) if gpus_per_worker is None else _promised(gpus_per_worker, workers)
     # A worker without a GPU of its own sees all of the machine's, and would share the first one with the others.
     device = "cpu" if job.device == "auto" and not gpus else job.device
     job = replace(job, threads=job.threads or cpu_threads(), device=device)
@@ -267,7 +270,7 @@ def run_on_ray(job: Job, workers: int = 1, gpus_per_worker: float | None = None)
     while not answer:
         before = latest_checkpoint(folder)
         try:
-            answer = _trainer(job, workers, resources).fit().return_value or {}
+            answer = _fit(_trainer(job, workers, resources))
         except TrainingFailedError as error:
             _raise_refusal(error)
             newest, room = latest_checkpoint(folder), _room(resources)
@@ -300,12 +303,40 @@ def _gpus_each(device: str, workers: int) -> float:
     return 0.0
 
 
+def _promised(gpus: float, workers: int) -> float:
+    """Returns the GPUs a worker that the user asked for; a local Ray has no nodes that could still come with them."""
+    import ray
+
+    found = ray.cluster_resources().get("GPU", 0)
+    if found < gpus * workers:
+        told = f"there are {found:g} GPUs for {workers} workers of {gpus:g} each"
+        if not cluster_address():
+            raise EnvironmentProblem(told, "start fewer --workers, or train on the CPU: --gpus 0")
+        log.warning("%s: waiting for nodes that have them", told)
+    return gpus
+
+
 def _raise_refusal(error: Exception) -> None:
     """Raises what a worker found wrong with the request and could not note: a full disk also has no room for the reason."""
     for failure in getattr(error, "worker_failures", {}).values():
         cause = getattr(failure, "_base_exc", failure)
         if isinstance(cause, UserError):
             raise cause from None
+
+
+def _fit(trainer: Any) -> dict[str, Any]:
+    """Runs a Ray Train trainer to its end.
+
+    At Ctrl-C it stops its workers and leaves the process as if all were done; and it keeps the signal for itself afterwards.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        return trainer.fit().return_value or {}
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _trainer(job: Job, workers: int, resources: dict[str, float]) -> Any:
@@ -363,12 +394,6 @@ def run_in_group(job: Job, rank: int, world: int) -> dict[str, Any]:
         with dispensable(note):
             storage.write_bytes(note, json.dumps(answer).encode())
         raise
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _vae_config(parents: dict[str, Path]) -> GeomSegVAEConfig | None:

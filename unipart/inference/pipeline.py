@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from unipart.config import Config
@@ -43,25 +44,25 @@ QUERIES_AT_ONCE_ON_CPU = 4_096
 class GenerateConfig(Config):
     """How an object is generated; the defaults are for the paper's models."""
 
-    steps: int = 50
+    steps: int = Field(default=50, ge=1)
     """Sampling steps of both diffusion models."""
     guidance_whole: float = 5.0
     """Weight of the image in the whole model; 1 is no guidance."""
     guidance_part: float = 3.5
     """Weight of the conditions in the part model; 1 is no guidance."""
-    resolution_whole: int = 256
+    resolution_whole: int = Field(default=256, ge=2)
     """Cells along an axis of the grid on which the whole is decoded."""
-    resolution_gcs: int = 128
+    resolution_gcs: int = Field(default=128, ge=2)
     """Likewise for a part in the object's frame, where only scale and position are measured."""
-    resolution_ncs: int = 256
+    resolution_ncs: int = Field(default=256, ge=2)
     """Likewise for a part in its own frame: the detail of the result."""
     segment: SegmentConfig = SegmentConfig()
     """How latents are grouped into parts."""
     placement: PlacementConfig = PlacementConfig()
     """How parts are put into place."""
-    max_parts: int | None = None
+    max_parts: int | None = Field(default=None, ge=1)
     """Most parts of an object; overrides `segment.max_parts`."""
-    min_component: float = 0.01
+    min_component: float = Field(default=0.01, ge=0, lt=1)
     """Floaters below this share of a mesh's area are dropped."""
     memory: Literal["normal", "low"] = "normal"
     """"low" keeps one model at a time on the device and generates one part at a time."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.spatial import KDTree
 
 from unipart.config import Config
@@ -22,7 +23,7 @@ EMPTY_DISTANCE = 2 * np.sqrt(3)
 class MetricsConfig(Config):
     """The protocol of an evaluation."""
 
-    num_points: int = 204_800
+    num_points: int = Field(default=204_800, ge=1)
     """Area-uniform points per mesh."""
     thresholds: tuple[float, ...] = (0.01, 0.02, 0.05, 0.10)
     """Distances of the F-scores, in a box of half size 1."""

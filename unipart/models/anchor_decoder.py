@@ -3,9 +3,11 @@
 from typing import Literal
 
 from jaxtyping import Float
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from unipart.config import Config
+from unipart.nn.attention import check_heads
 from unipart.nn.blocks import SelfBlock
 
 
@@ -22,6 +24,12 @@ class AnchorDecoderConfig(Config):
     """Hidden layers (mlp) or self-attention blocks (tf)."""
     num_heads: int = 4
     """Attention heads of tf."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "AnchorDecoderConfig":
+        if self.kind == "tf":
+            check_heads(self.width, self.num_heads)
+        return self
 
 
 class AnchorDecoder(nn.Module):

@@ -12,11 +12,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import model_validator
 from torch import Generator, Tensor, nn
 
 from unipart.config import Config
 from unipart.models.seg_decoder import SegDecoder, SegDecoderConfig
-from unipart.nn.attention import QkNorm
+from unipart.nn.attention import QkNorm, check_heads
 from unipart.nn.blocks import CrossBlock, SelfBlock
 from unipart.nn.embeddings import FourierEmbedding
 from unipart.nn.fps import farthest_point_sampling
@@ -60,6 +61,11 @@ class GeomSegVAEConfig(Config):
     """Initial label weights: zero leaves an imported geometry VAE as it was; normal is for training from scratch."""
     seg: SegDecoderConfig | None = SegDecoderConfig()
     """The segmentation decoder; None is the plain geometry VAE (ablation)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "GeomSegVAEConfig":
+        check_heads(self.width, self.num_heads)
+        return self
 
     @property
     def label_width(self) -> int:

@@ -159,6 +159,23 @@ def weights_digest(directory: str | Path) -> str:
     return read_document(directory)["digest"]
 
 
+def find_device(name: str) -> torch.device:
+    """Returns the device of a name; "auto" is a GPU where there is one.
+
+    Raises:
+        UserError: no such kind of device; or `EnvironmentProblem`: this machine has none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (number or "0").isdigit():
+        raise UserError(f"there is no device '{name}'", "choose auto, cpu, cuda or cuda:0")
+    found = torch.cuda.device_count()
+    if kind == "cuda" and int(number or 0) >= found:
+        raise EnvironmentProblem(f"there is no '{name}': torch can use {found} GPUs of this machine", "use --device cpu")
+    return torch.device(name)
+
+
 def lineage(directory: str | Path) -> dict[str, str]:
     """Returns {name: weights digest} of the checkpoints that a model was trained against."""
     return read_document(directory)["lineage"]

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from unipart.config import Config
+from unipart.nn.attention import check_heads
 from unipart.nn.blocks import SelfBlock
 
 NUM_MASKS = 4
@@ -34,6 +36,11 @@ class SegDecoderConfig(Config):
     """Layers in which prompts and latents attend to each other, run per prompt."""
     mlp_width: int = 2048
     """Hidden channels of the prompts' MLP."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "SegDecoderConfig":
+        check_heads(self.width, 8 * self.num_heads)
+        return self
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,12 @@ from torch.nn.functional import scaled_dot_product_attention
 QkNorm = Literal["none", "layer", "rms"]
 
 
+def check_heads(width: int, num_heads: int) -> None:
+    """For the configs of models: raises `ValueError` where heads do not share a width evenly."""
+    if width < 1 or num_heads < 1 or width % num_heads:
+        raise ValueError(f"the width, {width}, is no positive multiple of {num_heads}: see num_heads")
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention of a set with itself.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unipart.config import Config
-from unipart.nn.attention import CrossAttention, QkNorm, SelfAttention
+from unipart.nn.attention import CrossAttention, QkNorm, SelfAttention, check_heads
 from unipart.nn.blocks import EPS, MLP
 from unipart.nn.moe import MoE
 
@@ -43,8 +43,7 @@ class StackConfig(Config):
     def _check(self) -> "StackConfig":
         if self.depth < 1:
             raise ValueError(f"depth must be at least 1, not {self.depth}")
-        if self.hidden % self.num_heads:
-            raise ValueError(f"hidden {self.hidden} is not a multiple of num_heads {self.num_heads}")
+        check_heads(self.hidden, self.num_heads)
         if not 0 <= self.moe_layers <= self.depth:
             raise ValueError(f"moe_layers must be in 0..depth {self.depth}, not {self.moe_layers}")
         if self.moe_layers and not 1 <= self.top_k <= self.num_experts:

@@ -37,7 +37,7 @@ def time_sinusoid(t: Float[Tensor, " B"], width: int, max_period: float = 10_000
 class TimeEmbedding(nn.Module):
     """Sinusoid, Linear, GELU, Linear: one time token [B D].
 
-    In float32, whatever the type of the weights and of autocast: at scale 1 neighbouring times differ by less than bfloat16 resolves.
+    In float32, whatever the type of weights and autocast: at scale 1 neighbouring times differ by less than bfloat16 resolves.
 
     Args:
         width: D.

@@ -1,6 +1,7 @@
 """What is checked before a training starts, and what its workers are given and answer."""
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,7 @@ def _start(job: Job, micro_batches: int = 1, step: int = 0, **document) -> None:
 
 
 def test_a_run_is_not_continued_on_other_samples_wherever_they_are(dataset: Path, tmp_path: Path):
-    _start(_job(dataset, tmp_path / "vae"))
+    _start(_job(dataset, tmp_path / "vae"), step=1)
     moved = dataset.rename(tmp_path / "moved")
     assert _job(moved, tmp_path / "vae").data == str(moved)
     _curate(moved, "other samples")
@@ -67,13 +68,13 @@ def test_a_run_is_not_continued_on_a_parent_that_was_trained_again(dataset: Path
     models.mkdir()
     (models / "vae").symlink_to(parents["vae"])
     job = _job(dataset, tmp_path / "anchor", "anchor", models)
-    _start(job, inputs={**job.inputs, "vae": "0123456789abcdef"})
+    _start(job, step=1, inputs={**job.inputs, "vae": "0123456789abcdef"})
     with pytest.raises(UserError, match=rf"vae 0123456789ab -> {job.inputs['vae'][:12]}"):
         _job(dataset, tmp_path / "anchor", "anchor", models)
 
 
 def test_a_run_that_noted_no_inputs_is_continued(dataset: Path, tmp_path: Path):
-    _start(_job(dataset, tmp_path / "vae"), inputs={})
+    _start(_job(dataset, tmp_path / "vae"), step=1, inputs={})
     assert _job(dataset, tmp_path / "vae").inputs == {"data": "content"}
 
 
@@ -85,7 +86,7 @@ def test_a_run_that_is_further_than_it_is_to_go_is_refused(dataset: Path, tmp_pa
 
 
 def test_other_micro_batches_are_other_settings(dataset: Path, tmp_path: Path):
-    _start(_job(dataset, tmp_path / "vae"))
+    _start(_job(dataset, tmp_path / "vae"), step=1)
     with pytest.raises(UserError, match="accumulate 1 -> 2"):
         _job(dataset, tmp_path / "vae", accumulate=2)
 
@@ -102,6 +103,16 @@ def test_rows_before_the_first_checkpoint_go_where_the_curve_will_be_another(
     assert ("it begins anew" in caplog.text) != kept
 
 
+@pytest.mark.parametrize(("changes", "kept"), [({}, True), ({"log_every": 7}, True), ({"model__width": 32}, False)])
+def test_a_start_that_came_to_no_checkpoint_leaves_a_folder_to_begin_anew_in(
+    dataset: Path, tmp_path: Path, changes: dict, kept: bool, caplog
+):
+    _start(_job(dataset, tmp_path / "vae"))
+    drop_other_curve(_job(dataset, tmp_path / "vae", **changes), 1)
+    assert (tmp_path / "vae" / HISTORY).exists() == kept
+    assert ("it begins anew" in caplog.text) != kept
+
+
 def test_a_second_training_in_a_folder_is_refused(dataset: Path, tmp_path: Path):
     job = _job(dataset, tmp_path / "vae")
     with locked(job.folder), pytest.raises(UserError, match="another run is at work"):
@@ -111,11 +122,11 @@ def test_a_second_training_in_a_folder_is_refused(dataset: Path, tmp_path: Path)
 class _Trainer:
     """Stands for Ray's: gives what a group of workers gave, or raises."""
 
-    def __init__(self, outcome: dict | Exception) -> None:
+    def __init__(self, outcome: dict | BaseException) -> None:
         self.outcome = outcome
 
     def fit(self) -> SimpleNamespace:
-        if isinstance(self.outcome, Exception):
+        if isinstance(self.outcome, BaseException):
             raise self.outcome
         return SimpleNamespace(return_value=self.outcome)
 
@@ -124,9 +135,10 @@ class _Trainer:
 def no_ray(monkeypatch) -> Callable[..., list]:
     """Function that sets what a cluster of so many GPUs gives; returns the jobs and resources that are started."""
 
-    def set_up(outcome: dict | Exception, gpus: int = 0) -> list:
+    def set_up(outcome: dict | BaseException, gpus: int = 0) -> list:
         started: list = []
         monkeypatch.setattr(launch, "start_ray", lambda *_: None)
+        monkeypatch.setattr(launch, "cluster_address", lambda: "somewhere:6379")
         monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": float(gpus)})
         monkeypatch.setattr(launch, "_trainer", lambda job, _, resources: started.append((job, resources)) or _Trainer(outcome))
         return started
@@ -175,3 +187,20 @@ def test_workers_have_a_gpu_each_or_none(dataset: Path, tmp_path: Path, no_ray, 
     ((given, resources),) = started
     assert (given.device, resources.get("GPU", 0)) == wanted
     assert ("they train on the CPU" in caplog.text) == (there == 1)
+    assert ("waiting for nodes" in caplog.text) == (gpus == 1 and there == 0)
+
+
+def test_gpus_that_a_local_ray_can_never_have_are_refused(dataset: Path, tmp_path: Path, no_ray, monkeypatch):
+    started = no_ray(Progress(6, 12, True, "digest").__dict__)
+    monkeypatch.setattr(launch, "cluster_address", lambda: "")
+    with pytest.raises(EnvironmentProblem, match="0 GPUs for 2 workers of 1 each"):
+        run_on_ray(_job(dataset, tmp_path / "vae"), 2, 1.0)
+    assert not started
+
+
+def test_a_trainer_that_leaves_the_process_was_interrupted(dataset: Path, tmp_path: Path, no_ray):
+    no_ray(SystemExit(1))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_on_ray(_job(dataset, tmp_path / "vae"), 1)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,6 +1,9 @@
+import argparse
+
 import pytest
 
-from jobs.options import Parser, SuggestingParser, apply_fields, describe_fields, split_config_flags
+from jobs.options import Parser, SuggestingParser, amount, apply_fields, count, describe_fields, split_config_flags
+from jobs.recipes import find_recipe
 from unipart.config import Config
 from unipart.errors import UserError
 from unipart.nn.dit_block import StackConfig
@@ -113,3 +116,20 @@ def test_the_fields_of_a_config_are_listed_with_values_and_docstrings_once_a_cla
         "--first.rates {}",
         "second.* like first.*: Another.",
     ]
+
+
+@pytest.mark.parametrize(("of", "text", "value"), [(count, "0", 0), (count, "12", 12), (amount, "0.5", 0.5), (amount, "0", 0.0)])
+def test_counts_and_amounts_are_read(of, text: str, value: float):
+    assert of(text) == value
+
+
+@pytest.mark.parametrize(("of", "text"), [(count, "-1"), (count, "1.5"), (count, "many"), (amount, "-0.5"), (amount, "nan")])
+def test_what_is_no_count_or_amount_is_refused(of, text: str):
+    with pytest.raises(argparse.ArgumentTypeError, match=text):
+        of(text)
+
+
+@pytest.mark.parametrize("field", ["steps", "batch_size", "accumulate", "log_every", "keep_checkpoints", "optimizer.lr"])
+def test_a_training_of_nothing_is_refused(field: str):
+    with pytest.raises(UserError, match=field):
+        apply_fields(find_recipe("vae", "ci"), {field: "0"})

@@ -13,6 +13,7 @@ from unipart.models.anchor_decoder import AnchorDecoder, AnchorDecoderConfig
 from unipart.models.image_encoder import ImageEncoderConfig, SmallImageEncoder
 from unipart.models.pretrained import (
     fetch_pretrained,
+    find_device,
     from_pretrained,
     lineage,
     load_config,
@@ -244,3 +245,13 @@ def test_weights_files_that_cannot_be_read_are_named(tmp_path: Path):
     (tmp_path / "x.txt").write_text("")
     with pytest.raises(UserError, match="no weights file by its name"):
         read_tensors(tmp_path / "x.txt")
+
+
+def test_a_device_is_found_by_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [str(find_device(name)) for name in ("auto", "cpu", "cuda", "cuda:0")] == ["cuda", "cpu", "cuda", "cuda:0"]
+    with pytest.raises(EnvironmentProblem, match="no 'cuda:1'"):
+        find_device("cuda:1")
+    with pytest.raises(UserError, match="no device 'gpu'"):
+        find_device("gpu")
