@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,6 +33,8 @@ from unipart.data.shards import (
 )
 from unipart.data.splits import SPLITS
 from unipart.errors import UserError
+
+log = logging.getLogger(__name__)
 
 QUALITY = "quality.parquet"
 """A row per kept sample with the quality figures of its surface."""
@@ -198,7 +201,8 @@ def _present_shards(out: str, content_digest: str) -> tuple[ShardRecord, ...] | 
         return None
     try:
         manifest = read_manifest(out)
-    except UserError:  # of another schema version: it is replaced
+    except UserError as error:  # of another schema version
+        log.warning("%s: it is written anew", error.message)
         return None
     addresses = [(storage.join(out, shard.name), shard.bytes) for shard in manifest.shards]
     complete = all(storage.exists(address) and storage.size(address) == size for address, size in addresses)

@@ -96,19 +96,33 @@ def make_job(config: AnyTrainConfig, recipe: AnyTrainConfig, data: str, folder: 
     Raises:
         UserError: what is missing or does not fit.
     """
-    inputs = {"data": read_manifest(data).content_digest}
+    manifest = read_manifest(data)
+    inputs = {"data": manifest.content_digest}
     if not isinstance(config, VaeTrainConfig) and config.latents != ONLINE:
         config = config.replace(latents=storage.resolve(config.latents))
     if config.shard_cache:
         config = config.replace(shard_cache=storage.resolve(config.shard_cache))
     parents = {kind: str(find_checkpoint(models / kind).resolve()) for kind in PARENTS[config.kind]}
     inputs |= {kind: weights_digest(checkpoint) for kind, checkpoint in parents.items()}
+    vae = config.model if isinstance(config, VaeTrainConfig) else _vae_config({"vae": Path(parents["vae"])})
+    if vae is not None:
+        _warn_of_few_points(data, manifest.config.get("points", {}), vae.num_points, parts=config.kind in ("vae", "part"))
     anchor = _anchor_beside(models, parents["vae"]) if config.kind == "whole" else None
     sound_checkpoint(folder)
     place = data if "://" in data else str(Path(data).resolve())
     _check_continued(folder, config, inputs, {"data": place, **parents})
     differs = {name: [theirs, ours] for name, (ours, theirs) in config.diff(recipe).items()}
     return Job(config.kind, config.model_dump(mode="json"), place, str(folder.resolve()), parents, inputs, differs, anchor=anchor)
+
+
+def _warn_of_few_points(data: str, stored: dict[str, int], wanted: int, parts: bool) -> None:
+    """Says where a dataset holds fewer surface points of a shape than the encoder takes."""
+    for name in ("surface", "part_surface") if parts else ("surface",):
+        if stored.get(name, wanted) < wanted:
+            log.warning(
+                "%s holds %d points of a %s and the encoder takes %d: they repeat; curate with --points.%s %d",
+                *(data, stored[name], "part" if name == "part_surface" else "whole object", wanted, name, wanted),
+            )
 
 
 def _check_continued(folder: Path, config: AnyTrainConfig, inputs: dict[str, str], places: dict[str, str]) -> None:

@@ -53,6 +53,16 @@ def _start(job: Job, micro_batches: int = 1, step: int = 0, **document) -> None:
         (state / "progress.json").write_text(json.dumps(Progress(step, step, False, "digest").__dict__))
 
 
+@pytest.mark.parametrize(("stored", "told"), [(64, True), (640, False)])
+def test_fewer_points_than_the_encoder_takes_are_told(dataset: Path, tmp_path: Path, caplog, stored: int, told: bool):
+    assert find_recipe("vae", "ci").model.num_points == 640
+    points = {"surface": 640, "part_surface": stored}
+    write_manifest(dataset, Manifest(SCHEMA_VERSION, "config", "test", "content", {}, (), {"points": points}))
+    _job(dataset, tmp_path / "vae")
+    assert ("64 points of a part and the encoder takes 640" in caplog.text) == told
+    assert "whole object" not in caplog.text
+
+
 def test_a_run_is_not_continued_on_other_samples_wherever_they_are(dataset: Path, tmp_path: Path):
     _start(_job(dataset, tmp_path / "vae"), step=1)
     moved = dataset.rename(tmp_path / "moved")

@@ -77,6 +77,17 @@ def test_shards_that_are_there_are_left_alone_and_stale_ones_go(tmp_path, small_
     assert train.stat().st_mtime_ns == time
 
 
+def test_a_manifest_of_another_schema_is_replaced_aloud(tmp_path, small_config, caplog):
+    plan = build_plan(small_config)
+    rows = make_rows(str(tmp_path), plan.digest)
+    manifest = sink.write_dataset(str(tmp_path), plan, rows)
+    file = tmp_path / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 99}))
+    assert sink.write_dataset(str(tmp_path), plan, rows) == manifest
+    assert "schema version 99" in caplog.text
+    assert "written anew" in caplog.text
+
+
 def test_a_packing_that_was_cut_goes_on_where_it_stopped(tmp_path, small_config):
     plan = build_plan(small_config.replace(pack__shard_max_samples=1))
     rows = make_rows(str(tmp_path), plan.digest)
