@@ -20,7 +20,7 @@ import numpy as np
 
 from unipart.data.codec import pack_arrays, pack_meshes, unpack_arrays, unpack_meshes
 from unipart.data.schema import Bundle, BundlePart
-from unipart.errors import UserError
+from unipart.errors import Reject, UserError
 from unipart.geometry.mesh import Mesh, Similarity
 from unipart.storage import write_bytes
 
@@ -143,7 +143,7 @@ def read_glb_folder(folder: str | Path) -> list[GlbObject]:
     """Reads every ``*.glb`` of a folder, sorted by name.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder holds none, or one that cannot be read.
     """
     from unipart.geometry.glb import read_glb_parts
 
@@ -152,7 +152,11 @@ def read_glb_folder(folder: str | Path) -> list[GlbObject]:
         raise UserError(f"{folder} holds no .glb file", "give a folder with one GLB per object, a node per part")
     objects = []
     for path in paths:
-        parts = read_glb_parts(path)
+        try:
+            parts = read_glb_parts(path)
+        except Reject as rejected:
+            fix = "write the file again, or move it out of the folder to score the others"
+            raise UserError(f"{path} cannot be read: {rejected}", fix) from None
         objects.append(GlbObject(path.stem, tuple(name for name, _ in parts), tuple(mesh for _, mesh in parts)))
     return objects
 

@@ -61,6 +61,14 @@ def test_object_glb_has_a_node_per_part(tmp_path, bundle):
         assert len(mesh.faces) == 4
 
 
+def test_a_damaged_glb_among_others_is_named(tmp_path, bundle):
+    write_bundle(tmp_path / "chair", bundle)
+    (tmp_path / "chair" / "object.glb").rename(tmp_path / "chair.glb")
+    (tmp_path / "table.glb").write_bytes(b"glT")
+    with pytest.raises(UserError, match=r"table\.glb cannot be read: truncated_file.*\n  fix: "):
+        read_glb_folder(tmp_path)
+
+
 def test_empty_whole_and_no_image(tmp_path, bundle):
     from dataclasses import replace
 
