@@ -1,5 +1,6 @@
 """From any picture of an object to the square, white-backed image that the image encoder was trained on. Torch-free."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +46,21 @@ def prepare_image(source: str | Path | NDArray[np.uint8], size: int, border: flo
     Raises:
         UserError: no such image, unreadable, too large, or no object can be told from its background.
     """
+    crop, cutout = find_object(source)
+    return PreparedImage(_centre_on_white(crop, size, border), cutout)
+
+
+def find_object(source: str | Path | NDArray[np.uint8]) -> tuple[NDArray[np.uint8], str]:
+    """Returns the object's part of an image [H W 4], the rest transparent, and how it was found; else as `prepare_image`."""
+    name = "the image" if isinstance(source, np.ndarray) else f"image {source}"
     rgba = _as_rgba(source) if isinstance(source, np.ndarray) else _read(Path(source))
     cutout = "alpha"
     if rgba[..., 3].min() >= 255 - ALPHA_VISIBLE:
-        rgba, cutout = _cut_from_plain_background(rgba), "plain background"
+        rgba, cutout = _cut_from_plain_background(rgba, name), "plain background"
     rows, columns = (np.flatnonzero((rgba[..., 3] >= ALPHA_VISIBLE).any(axis=axis)) for axis in (1, 0))
     if len(rows) < 2 or len(columns) < 2:
-        raise UserError("the image is empty: hardly a pixel is visible", NEEDS_ALPHA)
-    crop = rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return PreparedImage(_centre_on_white(crop, size, border), cutout)
+        raise UserError(f"{name} is empty: hardly a pixel is visible", NEEDS_ALPHA)
+    return rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], cutout
 
 
 def _centre_on_white(rgba: NDArray[np.uint8], size: int, border: float) -> NDArray[np.uint8]:
@@ -70,13 +77,13 @@ def _centre_on_white(rgba: NDArray[np.uint8], size: int, border: float) -> NDArr
     return np.asarray(canvas).copy()
 
 
-def _cut_from_plain_background(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _cut_from_plain_background(rgba: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     """Makes the background transparent: what is connected to the border and has the border's colour."""
     colour = rgba[..., :3].astype(np.int16)
     edge = np.concatenate([colour[0], colour[-1], colour[:, 0], colour[:, -1]])
     plain = np.median(edge, axis=0)
     if (np.abs(edge - plain).max(axis=1) <= PLAIN_TOLERANCE).mean() < PLAIN_SHARE:
-        raise UserError("the image has no alpha and its background is not plain", NEEDS_ALPHA)
+        raise UserError(f"{name} has no alpha and its background is not plain", NEEDS_ALPHA)
     regions, _ = ndimage.label(np.abs(colour - plain).max(axis=2) <= PLAIN_TOLERANCE)  # pyright: ignore[reportGeneralTypeIssues]
     outer = np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))
     background = np.isin(regions, outer[outer > 0])
@@ -92,17 +99,19 @@ def _as_rgba(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
+    if path.is_dir():
+        raise UserError(f"image {path} is a folder", f"give the images themselves, such as {path}/*.png")
     if not path.is_file():
         raise UserError(f"image {path} does not exist", "check the path")
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning), Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UserError(
-                    f"image {path} has {image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are read", "make it smaller"
-                )
+                raise Image.DecompressionBombError
             # 16-bit greyscale would be clipped, not scaled, by convert().
             if image.mode.startswith("I"):
                 image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).clip(0, 255).astype(np.uint8))
             return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's limits, and ours below them
+        raise UserError(f"image {path} is too large", f"make it smaller: at most {MAX_PIXELS:,} pixels are read") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise UserError(f"image {path} cannot be read: {error}", "give a PNG, JPEG or WebP file") from None

@@ -87,6 +87,8 @@ def test_files_of_every_mode(tmp_path: Path):
 def test_unreadable_files_are_named(tmp_path: Path):
     with pytest.raises(UserError, match="does not exist"):
         prepare_image(tmp_path / "absent.png", 64)
+    with pytest.raises(UserError, match="is a folder"):
+        prepare_image(tmp_path, 64)
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(UserError, match="cannot be read"):
         prepare_image(tmp_path / "text.png", 64)
@@ -94,6 +96,24 @@ def test_unreadable_files_are_named(tmp_path: Path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:120])
     with pytest.raises(UserError, match="cannot be read"):
         prepare_image(tmp_path / "cut.png", 64)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "told"),
+    [(np.zeros((20, 20, 4), np.uint8), "is empty"), (np.tile(np.arange(60, dtype=np.uint8) * 4, (60, 1)), "has no alpha")],
+)
+def test_a_file_without_an_object_is_named(pixels: np.ndarray, told: str, tmp_path: Path):
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    with pytest.raises(UserError, match=rf"photo\.png {told}"):
+        prepare_image(tmp_path / "photo.png", 64)
+
+
+@pytest.mark.parametrize("side", [8100, 10_000, 14_000])
+def test_an_image_too_large_for_us_or_for_pillow_is_to_be_made_smaller(side: int, tmp_path: Path):
+    """Beyond ours, where Pillow warns, and where Pillow refuses."""
+    Image.new("1", (side, side)).save(tmp_path / "huge.png")
+    with pytest.raises(UserError, match=r"huge\.png is too large\n  fix: make it smaller: at most 64,000,000 pixels"):
+        prepare_image(tmp_path / "huge.png", 64)
 
 
 def test_pixels_without_colour_are_our_mistake():
