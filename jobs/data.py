@@ -57,9 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: wrong usage.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser, commands = _parser()
+    curates = bool(words) and words[0] in _TAKES_FIELDS
+    parser, commands = _parser(curates)
     fields: dict[str, str] = {}
-    if words and words[0] in _TAKES_FIELDS:
+    if curates:
         words[1:], fields = split_config_flags(words[1:], commands[words[0]])
     arguments = parser.parse_args(words)
     if arguments.command in _TAKES_FIELDS:
@@ -68,8 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return {"status": _status, "inspect": _inspect, "clean": _clean, "encode": _encode}[arguments.command](arguments)
 
 
-def _parser() -> tuple[SuggestingParser, dict[str, SuggestingParser]]:
-    """Returns the parser, and those of the sub-commands by name."""
+def _parser(curates: bool) -> tuple[SuggestingParser, dict[str, SuggestingParser]]:
+    """Returns the parser, and those of the sub-commands by name.
+
+    Args:
+        curates: with the arguments of plan and run, which take the presets' import.
+    """
     shape: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     parser = SuggestingParser("unipart data", description=_DESCRIPTION, epilog=_examples(), **shape)
     adder = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(_COMMANDS))
@@ -85,7 +90,7 @@ def _parser() -> tuple[SuggestingParser, dict[str, SuggestingParser]]:
     }
     plan, run, status, inspect, encode, clean = commands.values()
     _add_encoding(encode)
-    for command in (plan, run):
+    for command in (plan, run) if curates else ():
         _add_curation(command)
         command.add_argument("--out", required=command is run, metavar="DIR", help="dataset folder or s3:// address")
     plan.add_argument("--sample", type=_positive, metavar="N", help="curate N assets and tell the cost; with --out they count")
@@ -99,7 +104,8 @@ def _parser() -> tuple[SuggestingParser, dict[str, SuggestingParser]]:
         command.add_argument(
             "--min-kept", type=_fraction, default=0.0, metavar="F", help="exit with 1 below this kept fraction, or if none"
         )
-    for command in (status, inspect, clean, encode):
+    encode.add_argument("dataset", metavar="DIR", help="the --out of `unipart data run`")
+    for command in (status, inspect, clean):
         command.add_argument("dataset", metavar="DIR", help="the --out of `unipart data run`, or of `unipart data encode`")
     inspect.add_argument("--verify", action="store_true", help="read every shard and compare it with the manifest")
     clean.add_argument("--artefacts", action="store_true", help="the objects too: a later run that adds one makes all again")
@@ -121,9 +127,11 @@ def _listed_fields() -> "CurationConfig":
 
 
 def _add_curation(command: SuggestingParser) -> None:
+    from pipelines.presets import PRESETS
+
     command.fields = _listed_fields
     command.add_argument("sources", nargs="+", metavar="SOURCE", help="folder, mesh file, s3:// address, listing or procedural:...")
-    command.add_argument("--size", default="base", help="preset: base (the paper's scale), large (512³) or tiny (default: base)")
+    command.add_argument("--size", default="base", help=f"preset: {', '.join(PRESETS)} (default: base, the paper's scale)")
     command.add_argument("--config", metavar="FILE", help="JSON file with a whole config, in place of the preset")
     command.add_argument("--limit", type=_positive, metavar="N", help="only N assets, spread over the sources")
     command.add_argument(

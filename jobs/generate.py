@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.options import Parser, apply_fields, split_config_flags
-from jobs.recipes.generation import generation
+from jobs.recipes.generation import SIZES, generation
 from jobs.training.config import KINDS
 from jobs.training.state import find_checkpoint
 from unipart import storage
@@ -22,6 +22,7 @@ from unipart.data.shards import ShardIndex
 from unipart.errors import UserError
 from unipart.geometry.render import palette
 from unipart.inference.pipeline import GenerateConfig, UniPartPipeline
+from unipart.inference.preprocess import find_object
 
 ALIASES = {"granularity": "segment.granularity"}
 """Flags that are worth a short name."""
@@ -58,15 +59,14 @@ def requests_from_shards(dataset: str, split: str, limit: int | None, view: int 
 
 
 def requests_from_files(paths: Sequence[str]) -> Iterator[Request]:
-    """Yields image files, named by their stems.
+    """Yields image files, named by their stems; each is looked at, so that an unusable one is known before a model runs.
 
     Raises:
-        UserError: a file is missing, or two files have one name.
+        UserError: a file cannot be used (`prepare_image`), or two files have one name.
     """
     seen: dict[str, str] = {}
     for path in paths:
-        if not Path(path).is_file():
-            raise UserError(f"image {path} does not exist", "check the path")
+        find_object(path)
         name = Path(path).stem
         if name in seen:
             raise UserError(f"{seen[name]} and {path} would both become {name}/", "rename one of them")
@@ -116,7 +116,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     own, fields = split_config_flags(arguments, parser)
     options = parser.parse_args(own)
-    if bool(options.images) == bool(options.from_shards):
+    if options.images and options.from_shards:
+        raise UserError("both images and --from-shards are given", "leave one out")
+    if not (options.images or options.from_shards):
         raise UserError("give images, or --from-shards DIR", "unipart generate chair.png --models models --out bundles")
     fields = {ALIASES.get(name, name): value for name, value in fields.items()}
     if options.images:
@@ -151,7 +153,7 @@ def _parser() -> Parser:
     parser.add_argument("--models", metavar="DIR", default="runs", help=where)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the bundles")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", default="auto", help="settings of a size of models: auto, ci, tiny, base (default: auto)")
+    parser.add_argument("--size", default="auto", help=f"settings of a size of models: auto, {', '.join(SIZES)} (default: auto)")
     parser.add_argument("--image-weights", metavar="DIR", help="folder of released DINOv2 weights")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     return parser

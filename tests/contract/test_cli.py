@@ -9,6 +9,8 @@ import types
 import pytest
 
 from jobs.cli import COMMANDS, Command, main
+from jobs.recipes.generation import SIZES
+from pipelines.presets import PRESETS
 
 HEAVY = ("torch", "ray", "mlflow", "transformers", "webdataset", "igl", "numba", "scipy")
 
@@ -54,6 +56,27 @@ def test_every_command_has_help_with_examples(command: str, capsys: pytest.Captu
     assert "examples:" in out
 
 
+def test_an_unusable_image_is_told_before_the_models_are_looked_for(capsys: pytest.CaptureFixture, tmp_path):
+    from PIL import Image
+
+    for name, alpha in (("chair", 255), ("table", 0)):
+        image = Image.new("RGBA", (32, 32), (255, 255, 255, 0))
+        image.paste((200, 0, 0, alpha), (8, 8, 24, 24))
+        image.save(tmp_path / f"{name}.png")
+    arguments = ["generate", f"{tmp_path}/chair.png", f"{tmp_path}/table.png", "--models", "nowhere", "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "table.png is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "sizes"), [(["generate"], ["auto", *SIZES]), (["data", "run"], PRESETS), (["data", "plan"], PRESETS)]
+)
+def test_help_lists_every_size(command: list[str], sizes, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    assert f"{', '.join(sizes)} (default: " in " ".join(capsys.readouterr().out.split())
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture):
     assert main([]) == 0
     out = capsys.readouterr().out
@@ -76,6 +99,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture):
         (["train", "part", "ci", "--config", "missing.json"], 2, "missing.json"),
         (["generate", "--out", "x"], 2, "give images"),
         (["generate", "missing.png", "--out", "x"], 2, "missing.png"),
+        (["generate", "a.png", "--from-shards", "x", "--out", "x"], 2, "both images and --from-shards"),
         (["evaluate", "nowhere", "--against", "shards"], 2, "nowhere"),
         (["report"], 2, "nothing to report"),
         (["view", "nowhere"], 2, "nowhere"),
