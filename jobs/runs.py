@@ -252,14 +252,19 @@ def read_link(run: Path) -> dict[str, Any]:
 
 
 def mlflow_link(run: Path) -> str:
-    """Returns the address of a run's page in MLflow, for a store without a server the command that shows it, or an empty text."""
+    """Returns the address of a run's page in MLflow, for a store without a server the command that shows it, or an empty text.
+
+    The store that a run noted was beside it, or beside the folder of runs; one of that name that lies there now came along with it.
+    """
     link = read_link(run)
     if not link.get("run_id"):
         return ""
     page = f"#/experiments/{link['experiment_id']}/runs/{link['run_id']}"
     if link["uri"].startswith("http"):
         return f"{link['uri'].rstrip('/')}/{page}"
-    return f"mlflow ui --backend-store-uri {link['uri']}  (then {page})"
+    near = [folder / Path(link["uri"]).name for folder in run.resolve().parents[:2] if link["uri"].startswith("sqlite:")]
+    uri = next((f"sqlite:///{file}" for file in near if file.is_file()), link["uri"])
+    return f"mlflow ui --backend-store-uri {uri}  (then {page})"
 
 
 def find_runs(folder: str | Path) -> list[RunRecord]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.runs import best_checkpoint, find_runs, read_history, read_run
+from jobs.runs import best_checkpoint, find_runs, mlflow_link, read_history, read_run
 from unipart.errors import UserError
 
 
@@ -33,6 +33,22 @@ def test_runs_come_in_the_order_of_training(tmp_path: Path):
     for kind in ("anchor", "part", "vae"):
         _run(tmp_path / kind, kind)
     assert [run.kind for run in find_runs(tmp_path)] == ["vae", "anchor", "part"]
+
+
+@pytest.mark.parametrize(
+    ("noted", "beside", "shown"),
+    [
+        ("sqlite:////old/mlflow.db", "runs/mlflow.db", "sqlite:///{}/runs/mlflow.db"),
+        ("sqlite:////old/mlflow.db", "mlflow.db", "sqlite:///{}/mlflow.db"),
+        ("sqlite:////old/mlflow.db", "runs/other.db", "sqlite:////old/mlflow.db"),
+        ("file:///old/mlflow.db", "runs/mlflow.db", "file:///old/mlflow.db"),
+    ],
+)
+def test_a_store_that_was_copied_with_its_runs_is_the_one_to_show(noted: str, beside: str, shown: str, tmp_path: Path):
+    run = _run(tmp_path / "runs" / "vae", "vae")
+    (run / "mlflow.json").write_text(json.dumps({"uri": noted, "experiment_id": "1", "run_id": "2"}))
+    (tmp_path / beside).touch()
+    assert mlflow_link(run) == f"mlflow ui --backend-store-uri {shown.format(tmp_path)}  (then #/experiments/1/runs/2)"
 
 
 def test_a_folder_without_settings_is_no_run(tmp_path: Path):
