@@ -132,8 +132,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     options = parser.parse_args(arguments)
     tables = [Path(item) for item in options.items if item.endswith(".parquet")]
-    if tables and (len(tables) < len(options.items) or options.html):
+    if tables and len(tables) < len(options.items):
         raise UserError("runs and score tables cannot be compared with each other", "give only folders, or only .parquet files")
+    if tables and options.html:
+        raise UserError("--html is a page about runs, and these are score tables", "leave it out, or give folders of runs")
     with TemporaryDirectory() as cache:
         runs = [] if tables else _find(options.items, options.tracking, Path(cache))
         rows = compare_scores(tables) if tables else compare_runs(runs)

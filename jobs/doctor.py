@@ -108,7 +108,8 @@ def check_storage(uri: str) -> Check:
         storage.write_bytes(probe, b"unipart")
         same = storage.read_bytes(probe) == b"unipart"
     except (OSError, UserError) as error:
-        return Check("storage", "FAIL", f"{uri}: {error}", "check the address, the credentials and AWS_ENDPOINT_URL")
+        remote = "check the address, the credentials and AWS_ENDPOINT_URL"
+        return Check("storage", "FAIL", f"{uri}: {error}", remote if storage.is_s3(uri) else "give a folder that you may write to")
     return Check("storage", "OK" if same else "FAIL", f"{uri} written and read back")
 
 

@@ -8,7 +8,7 @@ from jobs.options import Parser
 from unipart.data.bundle import read_bundle
 from unipart.data.shards import MANIFEST, ShardIndex
 from unipart.data.splits import SPLITS
-from unipart.errors import UserError
+from unipart.errors import UserError, did_you_mean
 from unipart.geometry.render import palette
 from unipart.report.viewer import ViewerPart, bundle_parts, write_viewer
 
@@ -29,6 +29,9 @@ def view_sample(dataset: str, sample_id: str | None, out: Path | None) -> Path:
     if not ids:
         raise UserError(f"{dataset} holds no sample", "curate some assets: unipart data run")
     chosen = sample_id or ids[0]
+    if chosen not in ids:
+        fix = "see `unipart data status DIR --json` for the ids"
+        raise UserError(f"{dataset} has no sample {chosen!r}.{did_you_mean(chosen, ids)}", fix)
     mesh = Truth(dataset).find(chosen).mesh
     if mesh is None:
         raise UserError(f"sample {chosen} holds no mesh", "curate it again")

@@ -108,10 +108,12 @@ def test_evaluate_reads_our_bundles_and_anyones_glbs(demo: Path, tmp_path: Path,
     assert "miou_masks" not in theirs
 
 
-def test_view_writes_a_page_for_a_bundle_and_for_a_sample(demo: Path, tmp_path: Path):
+def test_view_writes_a_page_for_a_bundle_and_for_a_sample(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert main(["view", str(list_bundles(demo / "bundles")[0]), "--out", str(tmp_path / "bundle.html")]) == 0
     assert main(["view", str(demo / "shards"), "--out", str(tmp_path / "sample.html")]) == 0
     for name in ("bundle", "sample"):
         text = (tmp_path / f"{name}.html").read_text()
         assert "part 000" in text
         assert "http://" not in text.replace("http://www.w3.org", "")
+    assert main(["view", str(demo / "shards"), "--sample", "zzz"]) == 2
+    assert "has no sample 'zzz'" in capsys.readouterr().err

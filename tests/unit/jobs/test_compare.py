@@ -110,3 +110,8 @@ def test_score_tables_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_runs_and_scores_do_not_mix(tmp_path: Path):
     with pytest.raises(UserError, match="cannot be compared"):
         main([str(tmp_path), "scores.parquet"])
+
+
+def test_the_page_is_for_runs():
+    with pytest.raises(UserError, match="--html is a page about runs"):
+        main(["a.parquet", "b.parquet", "--html", "c.html"])

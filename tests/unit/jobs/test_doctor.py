@@ -25,7 +25,8 @@ def test_a_storage_that_can_be_written_is_ok_and_another_fails(tmp_path: Path):
     assert doctor.check_storage(str(tmp_path)).state == "OK"
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert doctor.check_storage(str(blocked / "below")).state == "FAIL"
+    check = doctor.check_storage(str(blocked / "below"))
+    assert (check.state, check.fix) == ("FAIL", "give a folder that you may write to")
 
 
 @pytest.mark.parametrize("check", [doctor.check_tracking, doctor.check_cluster])
