@@ -32,7 +32,7 @@ _EXAMPLES = (
     "unipart data encode dataset --vae models/vae --out latents      latent shards: trainings read what the frozen VAE says",
     "unipart data clean dataset                                      remove the cache that only a further run would use",
 )
-_COMMANDS = {
+SUBCOMMANDS = {
     "plan": "print the stages, what there is to do and what it costs",
     "run": "curate; resumes by default",
     "status": "kept, rejected, failed, and why",
@@ -77,7 +77,7 @@ def _parser(curates: bool) -> tuple[SuggestingParser, dict[str, SuggestingParser
     """
     shape: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     parser = SuggestingParser("unipart data", description=_DESCRIPTION, epilog=_examples(), **shape)
-    adder = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(_COMMANDS))
+    adder = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(SUBCOMMANDS))
     commands = {
         name: adder.add_parser(
             name,
@@ -86,7 +86,7 @@ def _parser(curates: bool) -> tuple[SuggestingParser, dict[str, SuggestingParser
             epilog=_examples(name),
             **shape,
         )
-        for name, summary in _COMMANDS.items()
+        for name, summary in SUBCOMMANDS.items()
     }
     plan, run, status, inspect, encode, clean = commands.values()
     _add_encoding(encode)

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.cli import COMMANDS, EXIT_ENVIRONMENT
+from jobs.data import SUBCOMMANDS
 from jobs.options import Parser
+from jobs.runs import KINDS
 from unipart.errors import EnvironmentProblem, UserError, did_you_mean
 
 POLL_SECONDS = 2.0
+SECOND_WORDS = {"train": KINDS, "data": tuple(SUBCOMMANDS)}
+"""What follows a command's name, of those where a typo would surface late: after the cluster found room for the job."""
 
 
 def job_request(command: Sequence[str], cpus: float = 1.0) -> dict[str, Any]:
@@ -26,9 +30,9 @@ def job_request(command: Sequence[str], cpus: float = 1.0) -> dict[str, Any]:
         raise UserError(
             "submit needs a command", "unipart submit --address http://head:8265 -- data run s3://bucket/meshes --out s3://..."
         )
-    if command[0] not in COMMANDS or command[0] == "submit":
-        known = [name for name in COMMANDS if name != "submit"]
-        raise UserError(f"submit cannot run {command[0]!r}.{did_you_mean(command[0], known)}", f"one of: {', '.join(known)}")
+    _check(command[0], [name for name in COMMANDS if name != "submit"])
+    if command[0] in SECOND_WORDS and command[1:] and not command[1].startswith("-"):
+        _check(command[1], SECOND_WORDS[command[0]], command[0])
     # `python -m` rather than the console script: it needs no PATH on the cluster.
     words = ["python", "-m", "jobs.cli", *command]
     return {
@@ -101,6 +105,12 @@ def _split(arguments: list[str]) -> tuple[list[str], bool, list[str]]:
         return arguments, False, []
     cut = arguments.index("--")
     return arguments[:cut], True, arguments[cut + 1 :]
+
+
+def _check(word: str, known: Sequence[str], *before: str) -> None:
+    if word not in known:
+        shown = " ".join([*before, word])
+        raise UserError(f"submit cannot run {shown!r}.{did_you_mean(word, list(known))}", f"one of: {', '.join(known)}")
 
 
 def _quote(word: str) -> str:

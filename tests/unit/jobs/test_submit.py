@@ -11,11 +11,22 @@ def test_the_same_words_run_on_the_cluster():
 
 
 @pytest.mark.parametrize(
-    ("command", "message"), [([], "needs a command"), (["trian"], "'train'"), (["submit"], "cannot run 'submit'")]
+    ("command", "message"),
+    [
+        ([], "needs a command"),
+        (["trian"], "'train'"),
+        (["submit"], "cannot run 'submit'"),
+        (["train", "vea", "ci"], "cannot run 'train vea'. Did you mean 'vae'"),
+        (["data", "rnu", "meshes"], "Did you mean 'run'"),
+    ],
 )
 def test_what_is_no_command_is_refused(command, message):
     with pytest.raises(UserError, match=message):
         job_request(command)
+
+
+def test_flags_may_come_before_the_kind():
+    assert job_request(["train", "--list"])["entrypoint"].endswith("train --list")
 
 
 def test_dry_run_prints_the_entry_point(capsys: pytest.CaptureFixture):
