@@ -1,10 +1,12 @@
 """Signed distance: ours against libigl, in one run on one core; the ratios are what counts.
 
-Run `python -m benchmarks.field [RESOLUTION]` with OMP_NUM_THREADS=1 and IGL_NUM_THREADS=1.
-The mesh is a watertight assembly of analytic shapes; the queries are those of a full-size sample (624,640).
+python -m benchmarks.field [--resolution 256]
+
+The mesh is a watertight assembly of analytic shapes; the queries are those of a full-size sample (624,640). Set OMP_NUM_THREADS=1
+and IGL_NUM_THREADS=1.
 """
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 
@@ -52,7 +54,9 @@ def igl_seconds(mesh: Mesh, queries: np.ndarray, sign_type: str, presorted: bool
 
 
 def main() -> None:
-    resolution = int(sys.argv[1]) if len(sys.argv) > 1 else 256
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resolution", type=int, default=256)
+    resolution = parser.parse_args().resolution
     start = time.perf_counter()
     warm_up()
     print(f"warm-up (compile or load from cache): {time.perf_counter() - start:.2f} s")

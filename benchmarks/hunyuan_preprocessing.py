@@ -1,6 +1,6 @@
 """The preprocessing published with Hunyuan3D-2.1, re-implemented plainly from its description, as the comparison for ours.
 
-python -m benchmarks.hunyuan_preprocessing [mesh files] [--resolution 256]
+python -m benchmarks.hunyuan_preprocessing [mesh files, or folders of them] [--resolution 256]
 
 Steps: normalise to [0, 1]; pseudonormal distance on a dense grid round the mesh; marching cubes of eps - |distance|, a double
 shell; points on that shell and on its sharp edges; 624,640 queries signed by the fast winding number, in random order. Both

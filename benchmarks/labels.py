@@ -1,6 +1,6 @@
 """Labels of the remeshed surface against the nearest original face found by brute force.
 
-python -m benchmarks.labels [mesh files] [--resolution 256]
+python -m benchmarks.labels [mesh files, or folders of them] [--resolution 256]
 
 Truth: for points drawn by area (centroids of the remeshed faces), the exact distance to every part (libigl). A point is unambiguous
 where the second nearest part is farther than the nearest by more than 1e-3 of a voxel; the share of those with the nearest part's

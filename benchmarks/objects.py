@@ -1,6 +1,6 @@
 """A whole object: remesh with labels, 2 x 124,928 surface points, 624,640 queries and their signed distances.
 
-python -m benchmarks.objects [mesh files] [--resolution 256]
+python -m benchmarks.objects [mesh files, or folders of them] [--resolution 256]
 
 CPU seconds of one core per stage: median, 90th percentile and maximum over the objects. Without files: two made-up objects. Loading
 and part finding are not counted. Set OMP_NUM_THREADS=1 and IGL_NUM_THREADS=1.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.remesh import examples, load
+from benchmarks.remesh import load_all
 from unipart.errors import Reject
 from unipart.geometry import field, watertight
 from unipart.geometry.components import PartedMesh
@@ -66,7 +66,7 @@ def read_arguments(description: str | None) -> tuple[dict[str, PartedMesh], int]
     parser.add_argument("--resolution", type=int, default=256)
     arguments = parser.parse_args()
     warm_up()
-    return {path.stem: load(path) for path in arguments.meshes} or examples(), arguments.resolution
+    return load_all(arguments.meshes), arguments.resolution
 
 
 def main() -> None:

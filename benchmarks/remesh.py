@@ -1,6 +1,6 @@
 """The remesh against the plain dense grid and against libigl's narrow band, in one process.
 
-python -m benchmarks.remesh --resolution 128 [mesh files]
+python -m benchmarks.remesh --resolution 128 [mesh files, or folders of them]
 
 CPU seconds (all threads); distances in voxels from the result's face centroids to the input. Holes are capped by membranes that no
 input face lies on, so the distance of an open object is that of its caps too. Without files: a closed solid and an open shell.
@@ -8,15 +8,16 @@ input face lies on, so the distance of an open object is that of its caps too. W
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import igl
 import numpy as np
 import trimesh
 
+from unipart.errors import Reject
 from unipart.geometry.components import PartedMesh, PartsConfig, find_parts
-from unipart.geometry.load import load_scene
+from unipart.geometry.load import SUFFIXES, load_scene
 from unipart.geometry.mesh import Mesh
 from unipart.geometry.watertight import RemeshConfig, check_watertight, remesh, remesh_dense, warm_up
 
@@ -65,6 +66,22 @@ def load(path: Path) -> PartedMesh:
     return find_parts(scene.vertices, scene.faces, scene.node_of_face, scene.node_names, PartsConfig(min_parts=1, max_parts=10_000))
 
 
+def load_all(paths: Sequence[Path]) -> dict[str, PartedMesh]:
+    """Returns the objects of mesh files, and of all that lie in folders; the examples without any. A bad file is told."""
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    objects = {}
+    for path in files:
+        try:
+            objects[str(path) if path.stem in objects else path.stem] = load(path)
+        except Reject as rejected:
+            print(f"{path.name:40.40s} {rejected}")
+    if paths and not objects:
+        raise SystemExit(f"no mesh that can be read in {', '.join(map(str, paths))}")
+    return objects or examples()
+
+
 def measure(build: Callable[[], Mesh], repeats: int) -> tuple[Mesh, float]:
     """Returns the result and the least CPU seconds of several runs."""
     seconds, result = [], None
@@ -104,8 +121,7 @@ def main() -> None:
     start = time.process_time()
     warm_up()
     print(f"kernels compiled or loaded in {time.process_time() - start:.1f} CPU s")
-    objects = {path.stem: load(path) for path in arguments.meshes} or examples()
-    for name, parted in objects.items():
+    for name, parted in load_all(arguments.meshes).items():
         compare(name, parted, arguments.resolution)
 
 

@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import trimesh
+
+from benchmarks.__main__ import BENCHMARKS
+from benchmarks.remesh import load_all
 
 ROOT = Path(__file__).parents[2]
 ALONE = """
@@ -20,6 +24,27 @@ runpy.run_module({module!r}, run_name="__main__")
 def alone(module: str, *arguments: str) -> str:
     code = ALONE.format(module=module, arguments=[module, *arguments])
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_tells_its_flags(name: str):
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert out.startswith(f"usage: {name}.py")
+
+
+def test_meshes_are_given_as_files_and_as_folders(tmp_path: Path, capsys: pytest.CaptureFixture):
+    table = trimesh.creation.box()
+    for name in ("a/table.obj", "a/b/chair.ply", "a/b/table.stl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        table.export(tmp_path / name)
+    (tmp_path / "a" / "bad.glb").write_bytes(b"glT")
+    (tmp_path / "a" / "notes.txt").touch()
+    assert list(load_all([tmp_path / "a"])) == ["chair", "table", str(tmp_path / "a/table.obj")]
+    assert "truncated_file" in capsys.readouterr().out
+    assert list(load_all([tmp_path / "a/table.obj"])) == ["table"]
+    with pytest.raises(SystemExit, match="no mesh"):
+        load_all([tmp_path / "a/bad.glb"])
 
 
 @pytest.mark.slow
