@@ -3,6 +3,7 @@
 import html
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from unipart.report.tables import format_value
 
@@ -41,10 +42,11 @@ def line_chart(title: str, series: Mapping[str, Series], log_scale: bool = False
         return round(HEIGHT - _BOTTOM - place / (high - low) * (HEIGHT - _TOP - _BOTTOM), 1)
 
     parts = [f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(tick)}" y2="{y(tick)}"/>' for tick in ticks]
-    parts += [f'<text class="tick" x="{_LEFT - 6}" y="{y(tick) + 3.5}" text-anchor="end">{_tick(tick)}</text>' for tick in ticks]
-    for step in _axis(first, last, log_scale=False)[2]:
-        if first <= step <= last:
-            parts.append(f'<text class="tick" x="{x(step)}" y="{HEIGHT - 7}" text-anchor="middle">{_step(step)}</text>')
+    for tick, label in zip(ticks, _tick_labels(ticks), strict=True):
+        parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y(tick) + 3.5}" text-anchor="end">{label}</text>')
+    every = _round_up(max((last - first) / 4, 1), (1, 2, 5, 10))
+    for step in range(math.ceil(first / every) * int(every), math.floor(last) + 1, int(every)):
+        parts.append(f'<text class="tick" x="{x(step)}" y="{HEIGHT - 7}" text-anchor="middle">{_step(step)}</text>')
     for index, name in enumerate(series):
         points = lines.get(name, [])
         if not points:
@@ -73,12 +75,13 @@ def suits_log_scale(series: Mapping[str, Series]) -> bool:
 
 
 def group_metrics(history: Mapping[str, Series]) -> dict[str, dict[str, Series]]:
-    """Puts ``train/loss`` and ``val/loss`` into one chart called ``loss``; the order is that of first appearance."""
-    charts: dict[str, dict[str, Series]] = {}
+    """Puts ``val/loss`` into the chart of ``loss`` and ``val/recon`` into that of ``loss/recon``; the rest is a chart each."""
+    charts = {name: {name: points} for name, points in history.items() if not name.startswith("val/")}
     for name, points in history.items():
-        prefix, slash, rest = name.partition("/")
-        known = bool(slash) and prefix in ("train", "val", "validation", "test")
-        charts.setdefault(rest if known else name, {})[prefix if known else name] = points
+        if name.startswith("val/"):
+            rest = name.removeprefix("val/")
+            trained = next((chart for chart in (rest, f"loss/{rest}") if chart in history), None)
+            charts[trained or name] = {"train": history[trained], "val": points} if trained else {name: points}
     return charts
 
 
@@ -116,25 +119,43 @@ def _axis(low: float, high: float, log_scale: bool) -> tuple[float, float, list[
         bottom, top = math.log10(low), math.log10(high)
         margin = max(0.04 * (top - bottom), 0.05)
         decades = [10.0**power for power in range(math.ceil(bottom - margin), math.floor(top + margin) + 1)]
-        ticks = decades if len(decades) >= 2 else [low, math.sqrt(low * high), high]
-        stride = math.ceil(len(ticks) / 6)
-        return bottom - margin, top + margin, ticks[::stride]
-    span = (high - low) or abs(high) or 1.0
-    raw = span / 4
-    magnitude = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw)
+        if len(decades) < 2:
+            linear = [tick for tick in _axis(low, high, False)[2] if low * 10**-margin <= tick <= high * 10**margin]
+            decades = linear or sorted({low, high})
+        stride = math.ceil(len(decades) / 6)
+        return bottom - margin, top + margin, decades[::stride]
+    # Values that agree in three digits are drawn as the flat line that they are: their differences would fit no label.
+    span = max((high - low) or abs(high) or 1.0, max(abs(low), abs(high)) / 1000)
+    step = _round_up(span / 4, (1, 2, 2.5, 5, 10))
     bottom, top = math.floor(low / step), math.ceil(high / step)
     top += bottom == top
     return bottom * step, top * step, [index * step for index in range(bottom, top + 1)]
 
 
-def _tick(value: float) -> str:
+def _round_up(raw: float, factors: Sequence[float]) -> float:
+    """Returns the least round number of at least the given one: a factor times a power of ten."""
+    magnitude = 10.0 ** math.floor(math.log10(raw))
+    return next((factor * magnitude for factor in factors if factor * magnitude >= raw), 10 * magnitude)
+
+
+def _tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Returns the ticks' texts, with as many digits as their distance needs."""
+    distance = min((after - before for before, after in pairwise(ticks)), default=math.inf)
+
+    def tell(digits: int) -> bool:
+        return all(abs(float(_tick(tick, digits)) - tick) < distance / 20 for tick in ticks)
+
+    digits = next(filter(tell, range(3, 12)), 12)
+    return [_tick(tick, digits) for tick in ticks]
+
+
+def _tick(value: float, digits: int) -> str:
     if value == 0:
         return "0"
     if 1e-3 <= abs(value) < 1e5:
-        return f"{value:.6g}" if abs(value) >= 1000 else f"{value:.3g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+        return f"{value:.{max(digits, 6) if abs(value) >= 1000 else digits}g}"
+    mantissa, exponent = f"{value:.{digits - 2}e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _step(value: float) -> str:

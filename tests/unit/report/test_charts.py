@@ -32,6 +32,28 @@ def test_log_scale_makes_decades_equal():
     assert {"1", "0.1", "0.01"} <= set(labels)
 
 
+@pytest.mark.parametrize("log_scale", [False, True])
+@pytest.mark.parametrize(
+    "points",
+    [
+        [(12, 1.0)],
+        [(1, 1.0), (2, 1.0003)],
+        [(1, 1.0), (3, 1.0000001)],
+        [(1000, 112.4), (1010, 117.6)],
+        [(0, 123456.0), (10**6, 123460.0)],
+        [(0, 0.011), (7, 0.09)],
+    ],
+)
+def test_every_tick_has_a_text_of_its_own(points, log_scale):
+    """As near to its place as the eye can tell, and no longer than its margin."""
+    ticks = [node for node in ET.fromstring(line_chart("x", {"a": points}, log_scale)).iter() if node.get("class") == "tick"]
+    below = [node.text for node in ticks if node.get("text-anchor") == "middle"]
+    beside = [node.text for node in ticks if node.get("text-anchor") == "end"]
+    assert 1 <= len(below) == len(set(below)) <= 6
+    assert 1 <= len(beside) == len(set(beside)) <= 6
+    assert max(map(len, beside)) <= 8
+
+
 def test_many_points_are_averaged_not_dropped():
     history = [(i, float(i % 2)) for i in range(10_000)]
     points = points_of(line_chart("x", {"a": history}))
@@ -64,11 +86,14 @@ def test_awkward_ranges_stay_finite(values, log_scale):
 
 
 def test_grouping_and_log_preference():
-    groups = group_metrics({"train/loss": [(0, 1.0)], "lr": [(0, 2.0)], "val/loss": [(0, 3.0)], "part/iou": [(0, 4.0)]})
-    assert {name: list(lines) for name, lines in groups.items()} == {
-        "loss": ["train", "val"],
-        "lr": ["lr"],
-        "part/iou": ["part/iou"],
+    names = ("loss", "loss/recon", "lr", "val/loss", "val/recon", "val/iou64", "part/iou")
+    groups = group_metrics({name: [(0, float(number))] for number, name in enumerate(names)})
+    assert {name: {line: points[0][1] for line, points in lines.items()} for name, lines in groups.items()} == {
+        "loss": {"train": 0.0, "val": 3.0},
+        "loss/recon": {"train": 1.0, "val": 4.0},
+        "lr": {"lr": 2.0},
+        "val/iou64": {"val/iou64": 5.0},
+        "part/iou": {"part/iou": 6.0},
     }
     assert suits_log_scale({"a": [(0, 1.0), (1, 0.01)]})
     assert not suits_log_scale({"a": [(0, 1.0), (1, 0.5)]})
