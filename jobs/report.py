@@ -119,7 +119,7 @@ def _object(bundle: Bundle, inputs: Inputs, rows: Sequence[dict[str, Any]], out:
 
 def _run(run: RunRecord) -> RunEntry:
     return RunEntry(
-        name=f"{MODEL_NAMES[run.kind]} ({run.config['recipe']})",
+        name=f"{run.folder.resolve().name}: {MODEL_NAMES[run.kind]} ({run.config['recipe']})",
         model=run.kind,
         run_id=run.run_id,
         parameters=run.parameters,
@@ -156,7 +156,8 @@ def _warnings(bundles: Sequence[Bundle], runs: Sequence[RunRecord]) -> list[str]
     for run in runs:
         last = max((row["step"] for row in run.rows), default=0)
         if last < run.config["steps"]:
-            warnings.append(f"The {MODEL_NAMES[run.kind]} is at step {last:.0f} of {run.config['steps']}.")
+            name = run.folder.resolve().name
+            warnings.append(f"{name}: this {MODEL_NAMES[run.kind]} is at step {last:.0f} of {run.config['steps']}.")
     return warnings
 
 
