@@ -44,8 +44,8 @@ def line_chart(title: str, series: Mapping[str, Series], log_scale: bool = False
     parts = [f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(tick)}" y2="{y(tick)}"/>' for tick in ticks]
     for tick, label in zip(ticks, _tick_labels(ticks), strict=True):
         parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y(tick) + 3.5}" text-anchor="end">{label}</text>')
-    every = _round_up(max((last - first) / 4, 1), (1, 2, 5, 10))
-    for step in range(math.ceil(first / every) * int(every), math.floor(last) + 1, int(every)):
+    every = math.ceil(_round_up(max((last - first) / 4, 1)))
+    for step in range(math.ceil(first / every) * every, math.floor(last) + 1, every):
         parts.append(f'<text class="tick" x="{x(step)}" y="{HEIGHT - 7}" text-anchor="middle">{_step(step)}</text>')
     for index, name in enumerate(series):
         points = lines.get(name, [])
@@ -118,24 +118,24 @@ def _axis(low: float, high: float, log_scale: bool) -> tuple[float, float, list[
     if log_scale:
         bottom, top = math.log10(low), math.log10(high)
         margin = max(0.04 * (top - bottom), 0.05)
-        decades = [10.0**power for power in range(math.ceil(bottom - margin), math.floor(top + margin) + 1)]
-        if len(decades) < 2:
-            linear = [tick for tick in _axis(low, high, False)[2] if low * 10**-margin <= tick <= high * 10**margin]
-            decades = linear or sorted({low, high})
-        stride = math.ceil(len(decades) / 6)
-        return bottom - margin, top + margin, decades[::stride]
+        lowest, highest = 10 ** (bottom - margin), 10 ** (top + margin)
+        decades = [10.0**power for power in range(math.floor(bottom - margin), math.ceil(top + margin) + 1)]
+        halves = [factor * decade for decade in decades for factor in (1, 2, 5)]
+        choices = ([tick for tick in ticks if lowest <= tick <= highest] for ticks in (decades, halves))
+        ticks = next((ticks for ticks in choices if len(ticks) >= 2), None) or _axis(lowest, highest, log_scale=False)[2][1:-1]
+        return bottom - margin, top + margin, ticks[:: math.ceil(len(ticks) / 6)]
     # Values that agree in three digits are drawn as the flat line that they are: their differences would fit no label.
     span = max((high - low) or abs(high) or 1.0, max(abs(low), abs(high)) / 1000)
-    step = _round_up(span / 4, (1, 2, 2.5, 5, 10))
+    step = _round_up(span / 4)
     bottom, top = math.floor(low / step), math.ceil(high / step)
     top += bottom == top
     return bottom * step, top * step, [index * step for index in range(bottom, top + 1)]
 
 
-def _round_up(raw: float, factors: Sequence[float]) -> float:
-    """Returns the least round number of at least the given one: a factor times a power of ten."""
+def _round_up(raw: float) -> float:
+    """Returns the least round number of at least the given one."""
     magnitude = 10.0 ** math.floor(math.log10(raw))
-    return next((factor * magnitude for factor in factors if factor * magnitude >= raw), 10 * magnitude)
+    return next((factor * magnitude for factor in (1, 2, 2.5, 5) if factor * magnitude >= raw), 10 * magnitude)
 
 
 def _tick_labels(ticks: Sequence[float]) -> list[str]:
