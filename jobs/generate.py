@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from jobs.options import Parser, apply_fields, split_config_flags
+from jobs.options import Parser, apply_fields, count, split_config_flags
 from jobs.recipes.generation import SIZES, generation
 from jobs.training.config import KINDS
 from jobs.training.state import find_checkpoint
@@ -23,6 +22,7 @@ from unipart.errors import UserError
 from unipart.geometry.render import palette
 from unipart.inference.pipeline import GenerateConfig, UniPartPipeline
 from unipart.inference.preprocess import find_object
+from unipart.models.pretrained import find_device
 
 ALIASES = {"granularity": "segment.granularity"}
 """Flags that are worth a short name."""
@@ -46,8 +46,7 @@ class Request:
 def load_pipeline(models: str | Path, image_weights: str | None = None, device: str = "auto") -> UniPartPipeline:
     """Loads the four models from a folder of runs or an address of checkpoints: ``vae/``, ``anchor/``, ``whole/``, ``part/``."""
     folders = {kind: find_checkpoint(storage.join(models, kind)) for kind in KINDS}
-    chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    return UniPartPipeline.from_checkpoints(**folders, image_weights=image_weights, device=chosen)
+    return UniPartPipeline.from_checkpoints(**folders, image_weights=image_weights, device=find_device(device))
 
 
 def requests_from_shards(dataset: str, split: str, limit: int | None, view: int = 0) -> Iterator[Request]:
@@ -148,7 +147,7 @@ def _parser() -> Parser:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="images with alpha, or on a plain background")
     parser.add_argument("--from-shards", metavar="DIR", help="use the condition renders of these shards instead")
     parser.add_argument("--split", default="test", help="split of the shards (default: test)")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N objects of the shards")
+    parser.add_argument("--limit", type=count, metavar="N", help="at most N objects of the shards")
     where = "folder, or s3:// or hf:// address, with vae/ anchor/ whole/ part/ (default: runs)"
     parser.add_argument("--models", metavar="DIR", default="runs", help=where)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the bundles")
