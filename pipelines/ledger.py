@@ -114,7 +114,7 @@ def settle(catalog: Sequence[Row], config: CurationConfig, ledger: Mapping[str, 
     for asset in catalog:
         verdict = _screen(asset, config, first)
         if verdict is None:
-            first[asset["sha256"]] = asset["uri"]
+            first[asset["asset_id"]] = asset["uri"]
             done = ledger.get(asset["asset_id"], {"state": PENDING})
         else:
             done = {"state": "rejected", "stage": "catalog", "reason": verdict[0], "message": verdict[1]}
@@ -136,8 +136,8 @@ def _screen(asset: Row, config: CurationConfig, first: Mapping[str, str]) -> tup
         return "empty_file", "the file has no bytes"
     if config.licences and asset["licence"] not in config.licences:
         return "licence_not_allowed", f"licence '{asset['licence']}' is not one of {', '.join(config.licences)}"
-    if asset["sha256"] in first:
-        return "duplicate_content", f"same content as {first[asset['sha256']]}"
+    if asset["asset_id"] in first:
+        return "duplicate_content", f"same content as {first[asset['asset_id']]}"
     return None
 
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import heapq
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
+from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.sources import listing, procedural
@@ -18,7 +20,7 @@ from pipelines.sources.listing import ListingSource
 from pipelines.sources.locations import open_asset
 from pipelines.sources.procedural import ProceduralSource
 from unipart.errors import UserError
-from unipart.geometry.load import LoadLimits
+from unipart.geometry.load import SUFFIXES, LoadLimits
 from unipart.storage import MAX_S3_CONNECTIONS
 
 ASSET_ID_DIGITS = 20
@@ -79,8 +81,29 @@ def build_catalog(
     for row in _rows(iter(refs), max_bytes, {(row["location"], row["version"]): row for row in known if row.get("version")}):
         rows.append(row)
         tell(len(rows), len(refs))
+    _tell_formats_apart(rows)
     _join_twins(rows)
     return rows
+
+
+def _tell_formats_apart(rows: Sequence[Row]) -> None:
+    """Gives content that lies under names of several formats an id for each: all but one are misnamed, and none stands for another.
+
+    No file keeps the id that it has alone: that one would mean another file as soon as a further name turns up.
+    """
+    formats: dict[str, set[str]] = {}
+    for row in rows:
+        formats.setdefault(row["sha256"], set()).add(_format(row["location"]))
+    for row in rows:
+        name = _format(row["location"])
+        if name and len(formats[row["sha256"]] - {""}) > 1:
+            row["asset_id"] = hashlib.sha256((row["sha256"] + name).encode()).hexdigest()[:ASSET_ID_DIGITS]
+
+
+def _format(location: str) -> str:
+    """Returns the suffix by which a location is read, one for both names of glTF; empty where only the content tells."""
+    suffix = PurePosixPath(re.split(r"[?#]", location)[0] if is_http(location) else location).suffix.lower()
+    return {".gltf": ".glb"}.get(suffix, suffix) if suffix in SUFFIXES else ""
 
 
 def _join_twins(rows: Sequence[Row]) -> None:
@@ -90,7 +113,7 @@ def _join_twins(rows: Sequence[Row]) -> None:
     """
     first: dict[tuple[str, str], Row] = {}
     for row in (row for row in rows if is_http(row["location"])):
-        twin = first.setdefault((row["sha256"], row["licence"]), row)
+        twin = first.setdefault((row["asset_id"], row["licence"]), row)
         if twin is not row and twin["location"].count("\n") < _MOST_TWINS:
             twin["location"] += "\n" + row["location"]
 

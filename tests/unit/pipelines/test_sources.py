@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.ledger import to_table
+from pipelines.ledger import settle, to_table
 from pipelines.plan import CurationConfig
 from pipelines.sources import identity as identity_module
 from pipelines.sources.base import UNREAD
@@ -317,6 +317,26 @@ class TestCatalog:
         rows = build_catalog([str(tmp_path)])
         assert [row["uri"] for row in rows] == [f"{number:02d}.stl" for number in range(40)]
         assert rows == build_catalog([str(tmp_path)])
+
+    def test_a_misnamed_copy_stands_for_no_other(self, folder):
+        ids = {row["uri"]: row["asset_id"] for row in build_catalog([str(folder)])}
+        for name in ("a.drc", "c.stl"):
+            (folder / name).write_bytes((folder / "b.STL").read_bytes())
+        rows = [{**row, "split": "train"} for row in build_catalog([str(folder)])]
+        changed = {row["uri"]: row["asset_id"] for row in rows}
+        assert changed["a.drc"] != changed["b.STL"] == changed["c.stl"]
+        assert ids["b.STL"] not in changed.values()  # what a ledger says of the file alone is said of none of them
+        assert ids["sub/a.obj"] == changed["sub/a.obj"]
+        verdicts = [row["reason"] for row in settle(rows, CurationConfig(), {})]
+        assert verdicts == [None, None, "duplicate_content", None]
+        assert settle(rows, CurationConfig(), {changed["a.drc"]: {"state": "rejected"}})[1]["state"] == "pending"
+
+    def test_both_names_of_gltf_and_addresses_without_one_are_the_same_content(self, tmp_path):
+        digest = "1" * 64
+        uris = [f"https://host.invalid/{name}" for name in ("a.glb?x=1", "b.gltf", "download", "c.GLB#d")]
+        pq.write_table(pa.table({"uri": uris, "sha256": [digest] * 4}), tmp_path / "list.parquet")
+        rows = build_catalog([str(tmp_path / "list.parquet")])
+        assert {row["asset_id"] for row in rows} == {digest[:20]}
 
     def test_procedural_is_a_function_of_its_specification(self):
         first, longer = (build_catalog([f"procedural:count={count},seed=3,kinds=chair+table"]) for count in (2, 4))
