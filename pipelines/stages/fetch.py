@@ -27,9 +27,9 @@ class FetchStage(Stage):
         """
         with open_asset(row["location"], self.config.max_bytes) as asset:
             data, suffix, folder = asset.read(), asset.suffix, asset.folder
+        found = identify(io.BytesIO(data), suffix, folder)
         if row["sha256"].startswith(UNREAD):
             raise OSError("the asset could not be read when the catalog was made, and now it can: run again")
-        found = identify(io.BytesIO(data), suffix, folder)
         if row["sha256"] not in (found.sha256, found.file_sha256):  # a listing gives the hash of the file without side files
             raise Reject(
                 "content_changed",

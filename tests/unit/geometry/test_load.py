@@ -329,6 +329,10 @@ class TestReferences:
     def test_data_uris_that_do_not_decode(self, uri):
         assert reason_of(self.document(uri)) == "bad_data_uri"
 
+    @pytest.mark.parametrize("name", ["x" * 300, "sub/" + "x" * 300 + "/y", "x/" * 3000])
+    def test_a_name_longer_than_the_file_system_allows_is_no_file(self, tmp_path, name):
+        assert AssetFolder(tmp_path, 100).read(name) is None
+
     def test_half_a_surrogate_pair_names_no_file(self, tmp_path):
         for uri in ("\ud800.bin", "\udcff.bin"):
             with pytest.raises(Reject, match="bad_uri"):

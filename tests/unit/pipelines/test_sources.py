@@ -263,6 +263,14 @@ class TestCatalog:
         with pytest.raises(OSError, match="run again"):
             fetch(rows[1]["location"], rows[1]["sha256"])
 
+    def test_what_stays_unreadable_is_not_told_to_run_again(self, folder, monkeypatch):
+        def fail(*_):
+            raise OSError("side file")
+
+        monkeypatch.setattr("pipelines.stages.fetch.identify", fail)
+        with pytest.raises(OSError, match="side file"):
+            fetch(folder / "b.STL", f"{UNREAD}0")
+
     def test_rows_that_no_reader_understands_do_not_end_the_run(self, tmp_path):
         (tmp_path / "a.gltf").write_text('{"buffers": [{"uri": "\\ud800.bin"}, {"uri": "data:,\\ud800"}]}')
         uris = ["http://[x/a.glb", "http://host.invalid:99999/a.glb", "sub/a\0b.glb", "s3:///a.glb"]

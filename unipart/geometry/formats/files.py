@@ -51,12 +51,14 @@ class AssetFolder:
         return None
 
     def _open_file(self, root: Path, name: str) -> bytes | None:
-        target = _resolve(root / name)
-        if target is None:
+        try:
+            target = (root / name).resolve()
+            is_file = target.is_file()
+        except (OSError, RuntimeError):  # a name longer than the file system allows, or a loop of links
             return None
         if not target.is_relative_to(root):
             raise Reject("uri_escape", f"reference {name[:80]!r} leaves the asset's folder")
-        return read_limited(target, self.max_bytes) if target.is_file() else None
+        return read_limited(target, self.max_bytes) if is_file else None
 
     def _open_object(self, name: str) -> bytes | None:
         try:
@@ -119,10 +121,3 @@ def _safe_name(name: str, uri: str) -> str:
         if depth < 0:
             raise Reject("uri_escape", f"reference {uri[:80]!r} leaves the asset's folder")
     return name
-
-
-def _resolve(path: Path) -> Path | None:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):  # a name longer than the file system allows, or a loop of links
-        return None
