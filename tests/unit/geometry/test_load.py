@@ -410,9 +410,14 @@ class TestObj:
         np.testing.assert_allclose(areas.face_areas().sum(), 2.5)
         assert (areas.face_normals()[:, 2] > 0).all()
 
-    @pytest.mark.parametrize("face", ["0 1 2", "1 2 5", "-5 1 2"])
+    @pytest.mark.parametrize("face", ["0 1 2", "1 2 5", "-5 1 2", f"1 2 {2**64 + 1}", f"-{2**64} 1 2"])
     def test_indices_out_of_range(self, face):
         assert reason_of((SQUARE_OBJ + f"f {face}\n").encode(), ".obj") == "index_out_of_range"
+
+    @pytest.mark.parametrize("index", ["0", "9", "-9", str(2**64), str(-(2**64))])
+    def test_texture_coordinates_that_are_not_there_do_no_harm(self, index):
+        scene = load_scene_bytes(f"{SQUARE_OBJ}vt 1 0\nf 1/1/{index} 2/{index}/{index} 3/1/{index}\n".encode(), ".obj")
+        assert scene.corner_uv[0].tolist() == [[1, 1], [0, 0], [1, 1]]
 
     def test_comments_behind_numbers_and_signs_in_names(self):
         text = "o box#1\nv 0 0 0 # note\nv 1 0 0#note\nv 0 1 0\t# 1 2 3\nvt 0 # 1\nvn 0 0 1 # up\nf 1/1/1 2/1/1 3/1/1 # 1\n"

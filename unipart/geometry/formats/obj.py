@@ -14,6 +14,8 @@ from unipart.geometry.formats.polygons import triangulate
 from unipart.geometry.formats.scene import Material, Piece, SceneBuilder, check_indices
 from unipart.geometry.formats.textures import decode_texture
 
+_LARGEST = int(np.iinfo(np.int64).max)
+
 Corner = tuple[int, int, int]
 """0-based indices of position, texture coordinate and normal; -1 where absent."""
 
@@ -115,10 +117,9 @@ def _corner(word: str, found: _Statements) -> Corner:
     normal = _relative(words[2], len(found.normals)) if len(words) > 2 else -1
     index = int(words[0])
     position = index - 1 if index > 0 else index + len(found.positions)
-    if index == 0 or position < 0:
-        raise Reject(
-            "index_out_of_range", f"vertex index {index} where {len(found.positions)} vertices were read (counting starts at 1)"
-        )
+    if index == 0 or not 0 <= position <= _LARGEST:
+        told = f"vertex index {words[0][:40]} where {len(found.positions)} vertices were read (counting starts at 1)"
+        raise Reject("index_out_of_range", told)
     return position, texture, normal
 
 
@@ -126,7 +127,8 @@ def _relative(word: str, count: int) -> int:
     if not word:
         return -1
     index = int(word)
-    return index - 1 if index >= 0 else max(index + count, -1)
+    place = index - 1 if index >= 0 else index + count
+    return place if 0 <= place <= _LARGEST else -1
 
 
 def _gather(values: NDArray[np.float64], indices: NDArray[np.int64]) -> NDArray[np.float64] | None:
