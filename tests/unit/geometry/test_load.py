@@ -232,6 +232,13 @@ class TestGraph:
         scene = load(gltf(arrays, nodes=nodes, skins=[{"joints": [2]}]))
         np.testing.assert_allclose(scene.vertices.min(axis=0), [0, 5, 0])
 
+    @pytest.mark.parametrize("weight", [np.nan, np.inf])
+    def test_joint_weights_that_are_no_numbers(self, weight):
+        weights = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, weight, 0, 0]], "<f4")
+        arrays = {"POSITION": TRIANGLE, "JOINTS_0": np.zeros((3, 4), "u1"), "WEIGHTS_0": weights}
+        document = gltf(arrays, nodes=[{"children": [1, 2]}, {"mesh": 0, "skin": 0}, {}], skins=[{"joints": [2]}])
+        assert reason_of(document) == "non_finite_vertices"
+
     def test_half_a_surrogate_pair_in_a_name(self):
         scene = load(gltf({"POSITION": TRIANGLE}, nodes=[{"mesh": 0, "name": "\ud800"}]))
         assert scene.node_names == (r"\ud800",)
@@ -377,6 +384,12 @@ class TestMaterials:
         scene = load(self.textured({"uri": "t.png"}, **move))
         np.testing.assert_allclose(scene.corner_uv[0], [[0.5, 0], [2.5, 0], [0.5, 3]])
 
+    @pytest.mark.parametrize("far", [np.nan, np.inf, 1e10, 1e30])
+    def test_absurd_texture_coordinates_are_replaced(self, far):
+        scene = load(gltf({"POSITION": TRIANGLE, "TEXCOORD_0": np.array([[0, 0], [1, far], [0, -1000]], "<f4")}))
+        assert scene.corner_uv[0].tolist() == [[0, 0], [0, 0], [0, -1000]]
+        assert "at 1 corners" in scene.warnings[0]
+
     def test_textures_that_cannot_be_had_are_dropped_with_a_warning(self, tmp_path):
         assert "missing_texture" in load(self.textured({"uri": "t.png"})).warnings[0]
         broken = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\nbroken").decode()
@@ -443,6 +456,23 @@ class TestObj:
         assert textured.texture is not None
         assert textured.base_color[:3] == (1.0, 1.0, 1.0)
         np.testing.assert_allclose(scene.corner_uv[0], [[0, 1], [1, 1], [1, 0.25]])
+
+    @pytest.mark.parametrize("key", ["Kd", "Ke", "Ns", "Pr", "Pm", "d", "Tr"])
+    @pytest.mark.parametrize("value", ["nan", "inf", "x"])
+    def test_a_material_with_a_value_that_is_no_number_has_the_default(self, tmp_path, key, value):
+        (tmp_path / "a.obj").write_text("mtllib m.mtl\nusemtl m\n" + SQUARE_OBJ + "f 1 2 3\n")
+        (tmp_path / "m.mtl").write_text("newmtl m\n")
+        expected = load_scene(tmp_path / "a.obj").materials
+        (tmp_path / "m.mtl").write_text(f"newmtl m\n{key} {value}\n")
+        scene = load_scene(tmp_path / "a.obj")
+        assert scene.materials == expected
+        assert "bad_material" in scene.warnings[0]
+
+    @pytest.mark.parametrize(("line", "alpha"), [("d -1", 0), ("d 7", 1), ("Tr 2", 0), ("Tr -1", 1), ("d 0.5", 0.5)])
+    def test_opacity_stays_between_0_and_1(self, tmp_path, line, alpha):
+        (tmp_path / "a.obj").write_text("mtllib m.mtl\nusemtl m\n" + SQUARE_OBJ + "f 1 2 3\n")
+        (tmp_path / "m.mtl").write_text(f"newmtl m\n{line}\n")
+        assert load_scene(tmp_path / "a.obj").materials[0].base_color[3] == alpha
 
     def test_a_material_file_outside_is_not_read(self, tmp_path):
         (tmp_path / "m.mtl").write_text("newmtl red\nKd 1 0 0\n")

@@ -160,6 +160,8 @@ def _to_world(local: _LocalPiece, matrix: NDArray[np.float64], joints: NDArray[n
     if local.joints is None or local.weights is None or len(joints) == 0:
         return _transformed(local.piece, np.eye(4))
     check_indices(local.joints.reshape(-1), len(joints), "joints")
+    if not np.isfinite(local.weights).all():
+        raise Reject("non_finite_vertices", "a joint weight is NaN or infinite")
     total = local.weights.sum(axis=1, keepdims=True)
     weights = np.where(total > 0, local.weights / np.where(total > 0, total, 1), 0)
     blended = np.einsum("vk,vkij->vij", weights, joints[local.joints])

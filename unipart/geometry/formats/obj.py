@@ -182,15 +182,18 @@ class _Materials:
     def _material(self, name: str, settings: dict[str, list[str]]) -> Material:
         def numbers(key: str, default: list[float]) -> list[float]:
             try:
-                return [float(word) for word in settings.get(key, [])[: len(default)]] or default
+                values = [float(word) for word in settings.get(key, [])[: len(default)]] or default
             except ValueError:
-                self._builder.warn(f"bad_material: {name}: {key} is not a number")
-                return default
+                values = [np.nan]
+            if np.isfinite(values).all():
+                return values
+            self._builder.warn(f"bad_material: {name}: {key} is not a number")
+            return default
 
         texture = self._texture(self._places[name], settings["map_kd"]) if settings.get("map_kd") else None
         # Exporters write any diffuse colour beside a map, black included; the map is what is meant.
         red, green, blue = (1.0, 1.0, 1.0) if texture is not None else srgb_to_linear(_three(numbers("kd", [0.8, 0.8, 0.8])))
-        alpha = numbers("d", [1.0 - numbers("tr", [0.0])[0]])[0]
+        alpha = min(max(numbers("d", [1.0 - numbers("tr", [0.0])[0]])[0], 0.0), 1.0)
         glow = srgb_to_linear(_three(numbers("ke", [0.0, 0.0, 0.0])))
         shininess = max(numbers("ns", [10.0])[0], 0.0)
         return Material(

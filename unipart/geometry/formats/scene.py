@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 from unipart.config import Config
 from unipart.errors import Reject
 
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+_LARGEST_UV = 2.0**24
+"""From here on float32 has no fractions left: every texture coordinate would be the same texel."""
+
 
 class LoadLimits(Config):
     """What one asset may cost; beyond it the asset is rejected (a texture is dropped) before memory is allocated."""
@@ -160,22 +164,24 @@ class SceneBuilder:
             node_names=tuple(self._node_names[node] for node in used_nodes),
             material_of_face=np.repeat([material for _, material, _ in self._pieces], sizes).astype(np.int32),
             materials=tuple(self._materials),
-            corner_uv=self._corners([piece.uv for piece in pieces], sizes, np.zeros(2)),
+            corner_uv=self._corners([piece.uv for piece in pieces], sizes, np.zeros(2), _LARGEST_UV),
             corner_color=self._corners([piece.color for piece in pieces], sizes, np.ones(4)),
             corner_normal=_unit(self._corners([piece.normal for piece in pieces], sizes, np.zeros(3))),
             warnings=tuple(self.warnings),
         )
 
-    def _corners(self, values: list[NDArray[Any] | None], sizes: list[int], default: NDArray[np.float64]) -> NDArray[np.float32]:
+    def _corners(
+        self, values: list[NDArray[Any] | None], sizes: list[int], default: NDArray[np.float64], most: float = _LARGEST_FLOAT
+    ) -> NDArray[np.float32]:
         filled = np.tile(default.astype(np.float32), (sum(sizes), 3, 1))
         start = 0
         for value, size in zip(values, sizes, strict=True):
             if value is not None:
                 filled[start : start + size] = value
             start += size
-        bad = ~np.isfinite(filled).all(axis=-1)
+        bad = ~(np.abs(filled) <= most).all(axis=-1)
         if bad.any():
-            self.warn(f"non-finite texture coordinates, colours or normals replaced at {int(bad.sum())} corners")
+            self.warn(f"non-finite or absurd texture coordinates, colours or normals replaced at {int(bad.sum())} corners")
             filled[bad] = default
         return filled
 
