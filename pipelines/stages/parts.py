@@ -1,6 +1,7 @@
 """Parts: scene -> welded, cleaned, normalised mesh with a part label per face."""
 
 from pipelines.stages.base import Row, Stage
+from unipart.errors import Reject
 from unipart.geometry.components import PartsConfig, find_parts
 
 
@@ -14,6 +15,12 @@ class PartsStage(Stage):
     config: PartsConfig
 
     def __call__(self, row: Row) -> Row:
-        """Returns the `PartedMesh`."""
-        scene = row["scene"]
+        """Returns the `PartedMesh`.
+
+        Raises:
+            Reject: ``too_many_parts``, before anything is welded, or as `find_parts`.
+        """
+        scene, most = row["scene"], self.config.max_components
+        if len(scene.node_names) > most:  # no component is of two nodes
+            raise Reject("too_many_parts", f"{len(scene.node_names)} nodes with faces, at most {most} components are taken")
         return {"parted": find_parts(scene.vertices, scene.faces, scene.node_of_face, scene.node_names, self.config)}

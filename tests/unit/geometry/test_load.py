@@ -129,6 +129,14 @@ class TestAccessors:
         document["accessors"][0]["bufferView"] = 7
         assert reason_of(document) == "accessor_out_of_bounds"
 
+    def test_accessors_without_a_byte_are_bounded_together(self):
+        document = gltf({"POSITION": TRIANGLE})
+        document["accessors"] = [{"componentType": 5126, "count": 300_000, "type": "VEC3"}] * 4
+        document["meshes"][0]["primitives"] = [{"attributes": {"POSITION": number}} for number in range(4)]
+        assert reason_of(document) == "declared_size_exceeds_limit"
+        document["meshes"][0]["primitives"].pop()
+        assert len(load(document).faces) == 300_000
+
     def test_values_of_the_wrong_kind_are_named(self):
         document = gltf({"POSITION": TRIANGLE})
         document["accessors"][0]["count"] = "many"
@@ -225,6 +233,12 @@ class TestGraph:
         scene = load(gltf({"POSITION": TRIANGLE, "_places": places}, nodes=[{"mesh": 0, "extensions": instancing}]))
         assert len(scene.node_names) == 2
         assert scene.vertices[:, 1].max() == 8
+
+    def test_instances_are_counted_before_they_are_read(self):
+        instancing = {"EXT_mesh_gpu_instancing": {"attributes": {"TRANSLATION": 1}}}
+        document = gltf({"POSITION": TRIANGLE, "_places": TRIANGLE}, nodes=[{"mesh": 0, "extensions": instancing}])
+        document["accessors"][1]["count"] = 20_000_000  # more than its view holds
+        assert reason_of(document) == "declared_size_exceeds_limit"
 
     def test_a_skinned_mesh_ignores_its_node_and_follows_its_joint(self):
         arrays = {"POSITION": TRIANGLE, "JOINTS_0": np.zeros((3, 4), "u1"), "WEIGHTS_0": np.eye(4, dtype="<f4")[[0, 0, 0]]}

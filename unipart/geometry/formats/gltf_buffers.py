@@ -14,6 +14,8 @@ from unipart.geometry.formats.scene import check_indices
 _DTYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _OUTSIDE = "accessor_out_of_bounds"
+_MAX_ZEROS = 1_000_000
+"""Elements that may be read, over all accessors, without a byte in the file."""
 
 
 class BufferReader:
@@ -29,18 +31,24 @@ class BufferReader:
         self._binary = container.binary
         self._folder = folder
         self._buffers: dict[int, bytes] = {}
+        self._num_zeros = 0
 
     def accessor(self, index: int) -> NDArray[Any]:
         """Returns the accessor's elements [count width] in their stored type, sparse replacements applied.
 
         Raises:
-            Reject: ``accessor_out_of_bounds``, ``missing_buffer``, ``truncated_buffer``, ``uri_escape``.
+            Reject: ``accessor_out_of_bounds``, ``missing_buffer``, ``truncated_buffer``, ``uri_escape``,
+                ``declared_size_exceeds_limit``.
         """
         accessor = self._spec(index)
         if accessor.type not in _WIDTHS:
             raise Reject("invalid_gltf", f"accessor {index} has type {accessor.type}, which no attribute uses")
         dtype, width = np.dtype(_DTYPES[accessor.component_type]), _WIDTHS[accessor.type]
         if accessor.buffer_view is None:
+            self._num_zeros += accessor.count
+            if self._num_zeros > _MAX_ZEROS:
+                told = f"accessors without a buffer view stand for {self._num_zeros} elements, at most {_MAX_ZEROS} are read"
+                raise Reject("declared_size_exceeds_limit", told)
             values = np.zeros((accessor.count, width), dtype=dtype)
         else:
             values = self._elements(accessor.buffer_view, accessor.byte_offset, accessor.count, width, dtype)
@@ -61,6 +69,14 @@ class BufferReader:
         values = self.accessor(index)
         flag = self._spec(index).normalized if is_normalised is None else is_normalised
         return normalise(values) if flag else values.astype(np.float64)
+
+    def count(self, index: int) -> int:
+        """Returns how many elements an accessor declares; nothing is read.
+
+        Raises:
+            Reject: ``accessor_out_of_bounds``.
+        """
+        return self._spec(index).count
 
     def view(self, index: int) -> bytes:
         """Returns the bytes of a buffer view.

@@ -71,10 +71,10 @@ def placed_nodes(
         node = document.nodes[index]
         if node.mesh is None:
             continue
-        name = node.name or pick(document.meshes, node.mesh, "mesh").name or f"node_{index}"
-        instances = _instances(node, reader)
-        if len(placed) + (1 if instances is None else len(instances)) > limit:
+        if len(placed) == limit:
             raise Reject("declared_size_exceeds_limit", f"more than {limit} instances of meshes")
+        name = node.name or pick(document.meshes, node.mesh, "mesh").name or f"node_{index}"
+        instances = _instances(node, reader, limit - len(placed))
         if instances is None:
             placed.append(PlacedNode(index, name, node.mesh, node.skin, matrix))
         else:
@@ -88,21 +88,24 @@ def _local_matrix(node: Node) -> NDArray[np.float64]:
     return _compose(np.array([node.translation]), np.array([node.rotation]), np.array([node.scale]))[0]
 
 
-def _instances(node: Node, reader: BufferReader) -> NDArray[np.float64] | None:
-    """Returns the matrices [K 4 4] of EXT_mesh_gpu_instancing, or None."""
+def _instances(node: Node, reader: BufferReader, limit: int) -> NDArray[np.float64] | None:
+    """Returns the matrices [K 4 4] of EXT_mesh_gpu_instancing, at most limit, or None."""
     if "EXT_mesh_gpu_instancing" not in node.extensions:
         return None
     attributes = parse_model(Instancing, node.extensions["EXT_mesh_gpu_instancing"], "EXT_mesh_gpu_instancing").attributes
-    given = {name: reader.floats(attributes[name]) for name in ("TRANSLATION", "ROTATION", "SCALE") if name in attributes}
-    counts = {len(values) for values in given.values()}
+    given = {name: attributes[name] for name in ("TRANSLATION", "ROTATION", "SCALE") if name in attributes}
+    counts = {reader.count(accessor) for accessor in given.values()}
     if len(counts) != 1:
         raise Reject("invalid_gltf", f"instance attributes of different lengths {sorted(counts)}")
     count = counts.pop()
+    if count > limit:
+        raise Reject("declared_size_exceeds_limit", f"{count} instances of a mesh, {limit} more nodes are taken")
     rest = {"TRANSLATION": (0.0, 0.0, 0.0), "ROTATION": (0.0, 0.0, 0.0, 1.0), "SCALE": (1.0, 1.0, 1.0)}
-    for name, value in given.items():
+    values = {name: reader.floats(accessor) for name, accessor in given.items()}
+    for name, value in values.items():
         if value.shape[1] != len(rest[name]):
             raise Reject("invalid_gltf", f"instance attribute {name} has {value.shape[1]} components")
-    full = [given.get(name, np.tile(default, (count, 1))) for name, default in rest.items()]
+    full = [values.get(name, np.tile(default, (count, 1))) for name, default in rest.items()]
     return _compose(*full)
 
 
