@@ -12,6 +12,7 @@ REFUSED = "refused:"
 
 REFUSALS = {
     "bad_file_name": "the name of the file, or of a folder above it, is not UTF-8: rename it",
+    "not_a_file": "a pipe, a socket, a device or a folder: remove it",
     "linked_folder": "a link to a folder is not followed: give that folder as a source of its own, or remove the link",
 }
 

@@ -44,7 +44,7 @@ class FolderSource:
         self.root = whole if self.file is None else whole.rpartition("/")[0]
 
     def list_assets(self) -> Iterator[AssetRef]:
-        """Yields the mesh files and the linked folders, sorted by path; side files (.bin, .mtl, textures) are not assets."""
+        """Yields the mesh files and what `REFUSALS` names, sorted by path; side files (.bin, .mtl, textures) are not assets."""
         name = self.root.rpartition("/")[2]
         licences = self._licences()
         found = False
@@ -56,7 +56,7 @@ class FolderSource:
             raise UserError(f"source {self.root} holds no mesh file", f"give {_READ}")
 
     def _meshes(self) -> list[tuple[str, str, str]]:
-        """Returns (name, version, "") of the mesh files and (name, "", refusal) of the linked folders, sorted by name."""
+        """Returns (name, version, "") of the mesh files and (name, "", refusal) of what is never read, sorted by name."""
         is_s3 = storage.is_s3(self.root)
         files = [(*file, "") for file in storage.list_versions(self.root)] if is_s3 else sorted(_walk(self.root))
         return [file for file in files if _is_shown(file[0]) and (file[2] or _is_mesh(file[0]))]
@@ -86,9 +86,9 @@ def _is_shown(name: str) -> bool:
 
 
 def _walk(root: str) -> Iterator[tuple[str, str, str]]:
-    """Yields the files of a folder, also unreadable ones and broken links (they shall be counted), but no pipes and devices.
+    """Yields the files of a folder, also unreadable ones and broken links: they shall be counted.
 
-    Each is (name, version, ""); a link to a folder is (name, "", beginning of its location).
+    Each is (name, version, ""); what is never read (a link to a folder, a pipe, a device) is (name, "", beginning of its location).
     """
 
     def fail(error: OSError) -> None:
@@ -99,10 +99,13 @@ def _walk(root: str) -> Iterator[tuple[str, str, str]]:
             yield link.relative_to(root).as_posix(), "", f"{REFUSED}linked_folder:"
         for name in names:
             path = Path(folder, name)
+            uri = path.relative_to(root).as_posix()
             try:
                 status = path.stat()
             except OSError:
-                yield path.relative_to(root).as_posix(), "", ""
+                yield uri, "", ""
                 continue
             if stat.S_ISREG(status.st_mode):
-                yield path.relative_to(root).as_posix(), storage.version_of(status), ""
+                yield uri, storage.version_of(status), ""
+            elif _is_mesh(uri):
+                yield uri, "", f"{REFUSED}not_a_file:"

@@ -1,10 +1,12 @@
 """How an asset is opened by its location: a path, s3://, http(s):// or a procedural specification."""
 
+import errno
 import io
+import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
@@ -19,6 +21,8 @@ from unipart.geometry.load import SUFFIXES
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tga", ".gif", ".ktx2", ".dds")
 _MAGIC = {b"glTF": ".glb", b"ply\n": ".ply", b"ply\r": ".ply", b"DRAC": ".drc"}
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ def open_asset(location: str, max_bytes: int) -> Iterator[OpenAsset]:
         max_bytes: limit of a download, and of the side files together.
 
     Raises:
-        Reject: ``not_found``, ``bad_uri``, ``unsupported_uri``, ``unsupported_format``, ``side_files_over_http``, one of
-            `REFUSALS`, or as `download`.
+        Reject: ``not_found``, ``unreadable``, ``bad_uri``, ``unsupported_uri``, ``unsupported_format``, ``side_files_over_http``,
+            one of `REFUSALS`, or as `download`.
         OSError: it cannot be read now.
         EnvironmentProblem: the object storage cannot be reached.
     """
@@ -72,18 +76,33 @@ def open_asset(location: str, max_bytes: int) -> Iterator[OpenAsset]:
         with file:
             yield _downloaded(file, url, max_bytes)
     elif location.startswith(REFUSED) and (reason := location.split(":")[1]) in REFUSALS:
-        raise Reject(reason, f"{location.split(':', 2)[-1]}: {REFUSALS[reason]}")
+        raise _refusal(reason, location.split(":", 2)[-1])
     elif "\0" in location:
         raise Reject("bad_uri", f"{location[:200]!r} holds a character that no path has")
     elif has_scheme(location) and not storage.is_s3(location):
         raise Reject("unsupported_uri", f"{location[:120]!r}: an asset is a path, or an http(s):// or s3:// address")
     else:
         folder, slash, name = location.rpartition("/")
-        try:
-            with storage.open_stream(location) as file:
-                yield OpenAsset(file, PurePosixPath(name).suffix.lower(), AssetFolder(folder or slash or ".", max_bytes))
-        except FileNotFoundError:
-            raise Reject("not_found", f"{location} does not exist (any more)") from None
+        with ExitStack() as stack:
+            file = _open(location, stack)
+            yield OpenAsset(file, PurePosixPath(name).suffix.lower(), AssetFolder(folder or slash or ".", max_bytes))
+
+
+def _open(location: str, stack: ExitStack) -> BinaryIO:
+    try:
+        if not storage.is_s3(location) and not stat.S_ISREG(Path(location).stat().st_mode):
+            raise _refusal("not_a_file", location)  # opening a pipe waits for ever, a device never ends
+        return stack.enter_context(storage.open_stream(location))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno in _NO_SUCH_FILE:
+            raise Reject("not_found", f"{location} does not exist (any more), or is a link to nothing") from None
+        if error.errno in _NOT_ALLOWED:
+            raise Reject("unreadable", f"{location} may not be read: change its permissions") from None
+        raise
+
+
+def _refusal(reason: str, location: str) -> Reject:
+    return Reject(reason, f"{location}: {REFUSALS[reason]}")
 
 
 def _download_any(urls: Sequence[str], max_bytes: int) -> tuple[BinaryIO, str]:

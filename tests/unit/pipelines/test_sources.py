@@ -212,6 +212,10 @@ class TestFetch:
         ("location", "reason"),
         [
             ("/no/such/file.glb", "not_found"),
+            ("/etc/passwd/file.glb", "not_found"),
+            (f"/{'x' * 300}.glb", "not_found"),
+            ("/dev/zero", "not_a_file"),
+            ("/etc", "not_a_file"),
             ("file:///etc/passwd", "unsupported_uri"),
             ("ftp://host/a.glb", "unsupported_uri"),
             ("https://host/a.fbx", "unsupported_format"),
@@ -227,6 +231,32 @@ class TestFetch:
         with pytest.raises(Reject) as error:
             fetch(location, "0" * 64)
         assert error.value.reason == reason
+
+    def test_a_link_to_itself_is_no_file(self, folder):
+        (folder / "self.glb").symlink_to(folder / "self.glb")
+        row = next(row for row in build_catalog([str(folder)]) if row["uri"] == "self.glb")
+        with pytest.raises(Reject, match="not_found"):
+            fetch(row["location"], row["sha256"])
+
+    @pytest.mark.parametrize(("error", "reason"), [(PermissionError(13, ""), "unreadable"), (OSError(5, ""), None)])
+    def test_what_may_not_be_read_is_told_apart_from_what_cannot(self, folder, monkeypatch, error, reason):
+        def fail(_):
+            raise error
+
+        monkeypatch.setattr("unipart.storage.open_stream", fail)
+        with pytest.raises((Reject, OSError)) as caught:
+            fetch(folder / "b.STL", "0" * 64)
+        assert getattr(caught.value, "reason", None) == reason
+
+    def test_pipes_and_devices_are_counted_and_never_opened(self, folder):
+        os.mkfifo(folder / "pipe.glb")
+        os.mkfifo(folder / "pipe")
+        (folder / "zero.obj").symlink_to("/dev/zero")
+        rows = {row["uri"]: row for row in build_catalog([str(folder)])}
+        assert list(rows) == ["b.STL", "pipe.glb", "sub/a.obj", "zero.obj"]
+        for uri in ("pipe.glb", "zero.obj"):
+            with pytest.raises(Reject, match="not_a_file"):
+                fetch(rows[uri]["location"], rows[uri]["sha256"])
 
     def test_size_is_bounded(self, folder):
         with pytest.raises(Reject, match="file_too_large"):
@@ -249,7 +279,6 @@ class TestCatalog:
     def test_an_unreadable_file_is_a_row_and_the_fetch_says_why(self, folder):
         gone = folder / "gone.glb"
         gone.symlink_to(folder / "nothing")
-        os.mkfifo(folder / "pipe.glb")  # no regular file: never opened
         (folder / "sub" / "c.ply").write_bytes(b"ply\n")
         rows = build_catalog([str(folder)])
         assert [row["uri"] for row in rows] == ["b.STL", "gone.glb", "sub/a.obj", "sub/c.ply"]
