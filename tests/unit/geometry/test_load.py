@@ -142,7 +142,9 @@ class TestAccessors:
         document["accessors"][0]["count"] = "many"
         with pytest.raises(Reject, match=r"accessors\.0\.count"):
             load(document)
-        assert reason_of({"asset": {"version": "1.0"}}) == "unsupported_version"
+        for asset in ({"version": "1.0"}, {"version": "2.0", "minVersion": "2.9"}, {"version": "2.0", "minVersion": []}, "2.0"):
+            assert reason_of(gltf({"POSITION": TRIANGLE}, asset=asset)) == "unsupported_version"
+        assert len(load(gltf({"POSITION": TRIANGLE}, asset={"version": "2.0", "minVersion": "2.0"})).faces) == 1
         assert reason_of(b"[1, 2]") == "bad_json"
 
     def test_non_finite_positions_matter_only_in_use(self):
@@ -216,6 +218,11 @@ class TestGraph:
     )
     def test_graphs_that_are_no_trees(self, nodes):
         assert reason_of(gltf({"POSITION": TRIANGLE}, nodes=nodes)) == "invalid_node_graph"
+
+    @pytest.mark.parametrize("more", [[], [{"mesh": 0}]])
+    def test_a_cycle_without_a_scene(self, more):
+        nodes = [{"children": [1], "mesh": 0}, {"children": [0]}, *more]
+        assert reason_of(gltf({"POSITION": TRIANGLE}, nodes=nodes, scenes=[])) == "invalid_node_graph"
 
     def test_a_deep_chain_is_walked(self):
         nodes = [{"children": [i + 1], "translation": [0, 0, 1]} for i in range(5000)] + [{"mesh": 0}]

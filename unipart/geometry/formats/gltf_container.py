@@ -14,6 +14,7 @@ from unipart.geometry.formats.gltf_schema import Document
 from unipart.geometry.formats.scene import LoadLimits, SceneBuilder
 
 _MAGIC = b"glTF"
+_VERSIONS = ("1.0", "1.1", "2.0")
 _CHUNK_JSON, _CHUNK_BIN = 0x4E4F534A, 0x004E4942
 _DRACO = "KHR_draco_mesh_compression"
 _UNDERSTOOD = {
@@ -135,9 +136,13 @@ def _parse_document(text: bytes) -> Document:
     if not isinstance(value, dict):
         raise Reject("bad_json", "the JSON is not an object")
     asset = value.get("asset")
-    version = asset.get("version") if isinstance(asset, dict) else None
+    asset = asset if isinstance(asset, dict) else {}
+    version = asset.get("version")
     if not isinstance(version, str) or version.split(".")[0] != "2":
         raise Reject("unsupported_version", f"glTF version {version!r}; only 2 is read")
+    needed = asset.get("minVersion", "2.0")
+    if needed not in _VERSIONS:
+        raise Reject("unsupported_version", f"the file needs a reader of glTF {needed!r}; this one reads 2.0")
     return parse_model(Document, value, "glTF")
 
 

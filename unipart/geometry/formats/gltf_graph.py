@@ -55,6 +55,8 @@ def world_matrices(document: Document) -> dict[int, NDArray[np.float64]]:
             raise Reject(_GRAPH, f"node {index} is reached twice")
         matrices[index] = parent @ _local_matrix(node)
         waiting.extend((child, matrices[index]) for child in reversed(node.children))
+    if not document.scenes and len(matrices) < len(nodes):
+        raise Reject(_GRAPH, f"{len(nodes) - len(matrices)} nodes hang below themselves")
     return matrices
 
 
