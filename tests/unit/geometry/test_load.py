@@ -588,15 +588,37 @@ class TestStl:
             scene = load_scene_bytes(self.binary(head=head), ".stl")
             np.testing.assert_allclose(scene.vertices[scene.faces[0]], TRIANGLE)
 
-    def test_ascii(self):
+    def ascii(self, count: int = 1) -> str:
         rows = "\n".join(f"vertex {x} {y} {z}" for x, y, z in TRIANGLE)
-        text = f"solid a\nfacet normal 0 0 1\nouter loop\n{rows}\nendloop\nendfacet\nendsolid a\n"
+        return "solid a\n" + f"facet normal 0 0 1\nouter loop\n{rows}\nendloop\nendfacet\n" * count + "endsolid a\n"
+
+    def test_ascii(self):
+        text = self.ascii()
         np.testing.assert_allclose(load_scene_bytes(text.encode(), ".stl").vertices, TRIANGLE)
         assert reason_of(text.replace("vertex 0.0 1.0 0.0", "").encode(), ".stl") == "truncated_file"
 
+    @pytest.mark.parametrize("name", ["A Name", "n" * 5000])
+    def test_letters_of_any_case_and_long_names(self, name):
+        text = self.ascii(2).replace("solid a", f"Solid {name}").replace("vertex", "Vertex").replace("facet", "FACET")
+        scene = load_scene_bytes(text.encode(), ".stl")
+        assert len(scene.faces) == 2
+        assert not scene.warnings
+
+    @pytest.mark.parametrize("lost", ["endfacet\n", "facet normal 0 0 1\n", "vertex 0.0 1.0 0.0\n"])
+    def test_facets_that_are_not_whole(self, lost):
+        assert reason_of(self.ascii(3).replace(lost, "", 1).encode(), ".stl") == "truncated_file"
+
+    def test_a_cut_between_two_facets_is_told(self):
+        scene = load_scene_bytes(self.ascii(2).replace("endsolid a\n", "").encode(), ".stl")
+        assert len(scene.faces) == 2
+        assert "truncated_file" in scene.warnings[0]
+
+    def test_a_plane_drawing_is_none(self):
+        text = self.ascii(2).replace("vertex 0.0", "vertex").replace("vertex 1.0", "vertex")
+        assert reason_of(text.encode(), ".stl") == "parse_error"
+
     def test_byte_order_marks(self):
-        rows = "\n".join(f"vertex {x} {y} {z}" for x, y, z in TRIANGLE)
-        text = f"solid a\nfacet normal 0 0 1\nouter loop\n{rows}\nendloop\nendfacet\nendsolid a\n"
+        text = self.ascii()
         np.testing.assert_allclose(load_scene_bytes(text.encode("utf-8-sig"), ".stl").vertices, TRIANGLE)
         assert reason_of(text.encode("utf-16"), ".stl") == "parse_error"
         assert len(load_scene_bytes(self.binary(head=b"\xff\xfe"), ".stl").faces) == 1
