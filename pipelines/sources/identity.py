@@ -22,7 +22,7 @@ _PLY_HEADER = 1 << 16
 # and the end of its statement, so that a piece of a file never gives half a name. Data URIs, which may be long, are passed over.
 _STATEMENTS = {
     ".gltf": re.compile(rb'"uri"\s*+:\s*+("(?!(?i:data:))[^"\\]*+(?:\\.[^"\\]*+)*+")'),
-    ".obj": re.compile(rb"\n(?:\xef\xbb\xbf)?[ \t]*+mtllib[ \t]++([^\n]++)(?=\n)"),
+    ".obj": re.compile(rb"[\r\n](?:\xef\xbb\xbf)?[ \t]*+mtllib[ \t]++([^\r\n]++)(?=[\r\n])"),
     ".ply": re.compile(rb"\ncomment TextureFile[ \t]++([^\n]++)(?=\n)"),
 }
 _STATEMENTS[".glb"] = _STATEMENTS[".gltf"]

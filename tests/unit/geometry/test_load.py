@@ -98,6 +98,29 @@ class TestGlb:
         assert len(scene.faces) == 24
         assert "trailing_bytes" in scene.warnings[0]
 
+    @pytest.mark.parametrize("suffix", [".glb", ".gltf", ".obj", ".ply", ".stl", ".drc"])
+    @pytest.mark.parametrize(
+        ("content", "at_home"),
+        [
+            (write_glb([GlbNode("cut", box(1, 1, 1))])[:-200], (".glb", ".gltf")),
+            (b'\xef\xbb\xbf {"error": "not found"}', (".gltf",)),
+            (b"ply\nformat ascii 1.0\nelement vertex 4\n" + b"property float x\n" * 9, (".ply",)),
+            (b"DRACO\2\2", (".drc",)),
+            (b"Solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\n", (".stl",)),
+            (b"# made here\n\nmtllib a.mtl\no a\nv 0 0 0\nf 1 2 3\n", (".obj",)),
+            (b"OFF\n8 6 12\n0 0 0\n", ()),
+            (b"#VRML V2.0 utf8\nShape {}\n", ()),
+            (b"; FBX 7.3.0 project file\n", ()),
+            (b"\n<?xml version='1.0'?><Error/>", ()),
+            (b"\xef\xbb\xbf<!DOCTYPE html>", ()),
+            (b"PK\3\4" + bytes(200), ()),
+            (b"\x89PNG\r\n\x1a\n" + b"x" * 200, ()),
+            (b"404: Not Found", ()),
+        ],
+    )
+    def test_the_content_of_another_format_is_the_cause(self, content, at_home, suffix):
+        assert (reason_of(content, suffix) == "bad_magic") == (suffix not in at_home)
+
     def test_face_limit_counts_instances(self):
         assert reason_of(two_boxes(), ".glb", max_faces=20) == "too_many_faces"
 
@@ -433,6 +456,11 @@ class TestObj:
         assert np.bincount(scene.node_of_face).tolist() == [2, 1]
         np.testing.assert_allclose(Mesh(scene.vertices, scene.faces).face_areas(), 0.5)
 
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+    def test_lines_may_end_as_on_any_system(self, end):
+        text = "v 0 0 \\\n0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
+        assert len(load_scene_bytes(text.replace("\n", end).encode(), ".obj").faces) == 1
+
     def test_tabs_separate_as_blanks_do(self):
         scene = load_scene_bytes(b"v\t0 0 0\nv\t1\t0 0\nv 0\t1 0\nf\t1 2\t3\n", ".obj")
         assert len(scene.faces) == 1
@@ -584,7 +612,7 @@ class TestStl:
         return head.ljust(80, b"\0") + struct.pack("<I", count) + b"\0" * 12 + TRIANGLE.tobytes() + b"\0\0"
 
     def test_binary_even_when_it_starts_with_solid(self):
-        for head in (b"made here", b"solid facet"):
+        for head in (b"made here", b"solid facet", b"PK\3\4", b"OFF ", b"{"):
             scene = load_scene_bytes(self.binary(head=head), ".stl")
             np.testing.assert_allclose(scene.vertices[scene.faces[0]], TRIANGLE)
 

@@ -182,6 +182,10 @@ class TestIdentity:
             assert read_references(io.BytesIO(text), ".obj") == ["first.mtl", "my second.mtl", "last.mtl"]
             assert read_references(io.BytesIO(document), ".gltf") == ['a"b.png', "cä.png"]
 
+    @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+    def test_lines_may_end_as_on_any_system(self, end):
+        assert read_references(io.BytesIO(b"# a\nmtllib b.mtl\nv 0 0 0\n".replace(b"\n", end)), ".obj") == ["b.mtl"]
+
     def test_does_not_depend_on_how_the_bytes_arrive(self):
         class Slow(io.BytesIO):
             def read(self, size=-1):

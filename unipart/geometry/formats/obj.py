@@ -72,7 +72,9 @@ def read_obj(data: bytes, folder: AssetFolder, builder: SceneBuilder) -> None:
 def _parse(text: str) -> _Statements:
     found = _Statements()
     name, material, number = "object", "", 0
-    lines = io.StringIO(text.replace("\\\n", " ").replace("\\\r\n", " "))
+    for end in ("\\\r\n", "\\\n", "\\\r"):
+        text = text.replace(end, " ")
+    lines = io.StringIO(text, newline=None)  # lines may end as on any system
     try:
         for number, line in enumerate(lines, start=1):
             keyword, rest = [*line.split(maxsplit=1), "", ""][:2]  # blanks and tabs alike
