@@ -2,6 +2,7 @@
 
 from pipelines.stages.base import Row, Stage
 from unipart.data.schema import View
+from unipart.errors import Reject
 from unipart.geometry.render import RenderConfig, Renderer, bounding_radius, cameras, from_scene
 from unipart.rng import derive
 
@@ -16,7 +17,11 @@ class RenderStage(Stage):
     config: RenderConfig
 
     def __call__(self, row: Row) -> Row:
-        """Returns the `View`s and the name of the renderer's backend."""
+        """Returns the `View`s and the name of the renderer's backend.
+
+        Raises:
+            Reject: ``invisible`` when the materials leave every view empty.
+        """
         mesh = from_scene(row["scene"], row["parted"])
         renderer = Renderer(mesh, self.config.backend)
         views = []
@@ -25,4 +30,6 @@ class RenderStage(Stage):
         for camera in cameras(self.config.cameras, rng, bounding_radius(mesh.vertices)):
             image = renderer.render(camera, self.config.size, self.config.supersample, maps=self.config.maps)
             views.append(View(image.rgba, image.part_ids, image.normals, camera.to_dict()))
+        if not any(view.rgba[..., 3].any() for view in views):
+            raise Reject("invisible", "every view is empty: the materials are transparent all over")
         return {"views": tuple(views), "render_backend": renderer.backend}
