@@ -7,9 +7,11 @@ is listed, so that the run counts it and says why.
 
 import csv
 import io
+import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from pipelines.sources.base import REFUSED, AssetRef
@@ -19,7 +21,14 @@ from unipart.geometry.load import SUFFIXES
 
 MANIFEST = "manifest.csv"
 _LICENCE = ("licence", "license")
+_OTHER_MESHES = (
+    ".3ds", ".3mf", ".7z", ".abc", ".blend", ".dae", ".fbx", ".gz", ".iges", ".igs", ".off", ".rar", ".step", ".stp", ".tar",
+    ".usd", ".usda", ".usdc", ".usdz", ".vrml", ".wrl", ".x3d", ".zip",
+)  # fmt: skip
+"""Files that hold meshes (or archives that may) and are passed over."""
 _READ = f"a folder of mesh files, one mesh file ({', '.join(SUFFIXES)}), a listing (.parquet, .csv) or procedural:count=N"
+
+log = logging.getLogger(__name__)
 
 
 class FolderSource:
@@ -59,7 +68,16 @@ class FolderSource:
         """Returns (name, version, "") of the mesh files and (name, "", refusal) of what is never read, sorted by name."""
         is_s3 = storage.is_s3(self.root)
         files = [(*file, "") for file in storage.list_versions(self.root)] if is_s3 else sorted(_walk(self.root))
-        return [file for file in files if _is_shown(file[0]) and (file[2] or _is_mesh(file[0]))]
+        files = [file for file in files if _is_shown(file[0])]
+        self._tell_others(name for name, _, _ in files)
+        return [file for file in files if file[2] or _is_mesh(file[0])]
+
+    def _tell_others(self, names: Iterable[str]) -> None:
+        suffixes = (PurePosixPath(name).suffix.lower() for name in names)
+        others = Counter(suffix for suffix in suffixes if suffix in _OTHER_MESHES)
+        if others:
+            told = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
+            log.warning("%s: files of other types were not read: %s", self.root, told)
 
     def _licences(self) -> dict[str, str]:
         address = storage.join(self.root, MANIFEST)

@@ -99,6 +99,14 @@ class TestFolder:
             with pytest.raises(Reject, match=f"linked_folder: .*{uri}: .*source of its own"):
                 fetch(rows[uri]["location"], rows[uri]["sha256"])
 
+    def test_meshes_that_no_reader_takes_are_told_in_one_line(self, folder, caplog):
+        assert list(FolderSource(str(folder)).list_assets())
+        assert not caplog.messages
+        for name in ("a.fbx", "sub/B.FBX", "c.obj.gz", ".hidden/d.fbx"):
+            (folder / name).touch()
+        assert len(list(FolderSource(str(folder)).list_assets())) == 2
+        assert [message.partition(": ")[2] for message in caplog.messages] == ["files of other types were not read: .fbx 2, .gz 1"]
+
     def test_a_file_that_is_no_mesh_is_told_apart_from_a_folder(self, tmp_path):
         (tmp_path / "notes.txt").touch()
         with pytest.raises(UserError, match=r"notes\.txt is no mesh file and no listing") as mistake:

@@ -1,6 +1,7 @@
 """Wavefront OBJ and MTL: one node per ``o``, polygons cut into triangles, indices checked."""
 
 import io
+import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -72,9 +73,7 @@ def read_obj(data: bytes, folder: AssetFolder, builder: SceneBuilder) -> None:
 def _parse(text: str) -> _Statements:
     found = _Statements()
     name, material, number = "object", "", 0
-    for end in ("\\\r\n", "\\\n", "\\\r"):
-        text = text.replace(end, " ")
-    lines = io.StringIO(text, newline=None)  # lines may end as on any system
+    lines = io.StringIO(re.sub(r"\\(?:\r\n?|\n)", " ", text), newline=None)  # lines may end as on any system
     try:
         for number, line in enumerate(lines, start=1):
             keyword, rest = [*line.split(maxsplit=1), "", ""][:2]  # blanks and tabs alike

@@ -28,10 +28,7 @@ def read_stl(data: bytes, builder: SceneBuilder) -> None:
     if data.startswith(_UTF16_MARKS) and not is_exact:
         raise Reject("parse_error", "the STL is UTF-16 text; it must be UTF-8 or binary")
     is_text = head.startswith(b"solid") and b"\0" not in head and (b"facet" in head or b"endsolid" in head)
-    if is_text and not is_exact:
-        corners = _read_ascii(data, builder)
-    else:
-        corners = _read_binary(data, count, builder)
+    corners = _read_ascii(data, builder) if is_text and not is_exact else _read_binary(data, count, builder)
     faces = np.arange(corners.size // 3).reshape(-1, 3)
     builder.add_piece(builder.add_node("object"), builder.add_material(Material()), Piece(corners.reshape(-1, 3), faces))
 
