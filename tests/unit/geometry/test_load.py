@@ -384,6 +384,15 @@ class TestReferences:
     def test_a_name_longer_than_the_file_system_allows_is_no_file(self, tmp_path, name):
         assert AssetFolder(tmp_path, 100).read(name) is None
 
+    def test_a_side_file_without_permission_is_named(self, tmp_path, monkeypatch):
+        def fail(_):
+            raise PermissionError
+
+        (tmp_path / "x.bin").touch()
+        monkeypatch.setattr("unipart.storage.open_stream", fail)
+        with pytest.raises(Reject, match=r"unreadable: x\.bin"):
+            AssetFolder(tmp_path, 100).read("x.bin")
+
     def test_half_a_surrogate_pair_names_no_file(self, tmp_path):
         for uri in ("\ud800.bin", "\udcff.bin"):
             with pytest.raises(Reject, match="bad_uri"):

@@ -32,7 +32,7 @@ class AssetFolder:
 
         Raises:
             Reject: ``uri_escape`` for a scheme, an absolute path or a path that leaves the folder (symbolic links included);
-                ``bad_uri`` for what is no Unicode text; ``bad_data_uri``; ``file_too_large``.
+                ``bad_uri`` for what is no Unicode text; ``bad_data_uri``; ``file_too_large``; ``unreadable`` without permission.
         """
         if uri[:5].lower() == "data:":
             return decode_data_uri(uri)
@@ -58,7 +58,10 @@ class AssetFolder:
             return None
         if not target.is_relative_to(root):
             raise Reject("uri_escape", f"reference {name[:80]!r} leaves the asset's folder")
-        return read_limited(target, self.max_bytes) if is_file else None
+        try:
+            return read_limited(target, self.max_bytes) if is_file else None
+        except PermissionError:
+            raise Reject("unreadable", f"{name[:80]} may not be read: change its permissions") from None
 
     def _open_object(self, name: str) -> bytes | None:
         try:
