@@ -326,7 +326,8 @@ def _report(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> in
             example = next(row["uri"] or row["asset_id"] for row in rows if f"{row['state']}: {row['reason']}" == reason)
             print(f"  {count:6d}  {reason}  (as {example})")
     if settled and (counts["kept"] == 0 or kept_fraction < arguments.min_kept):
-        _say(f"too much bad data: {kept_fraction:.1%} kept, wanted at least {max(arguments.min_kept, 1e-9):.1%}")
+        wanted = f"at least {arguments.min_kept:.1%}" if arguments.min_kept > 0 else "at least one object"
+        _say(f"too much bad data: {kept_fraction:.1%} kept, wanted {wanted}")
         return _TOO_MUCH_BAD_DATA
     return 0
 
