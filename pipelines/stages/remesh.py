@@ -23,7 +23,7 @@ class RemeshStage(Stage):
     """The expensive half of the curation; its results are kept between runs."""
 
     name = "remesh"
-    version = 3
+    version = 4
     reads = ("parted",)
     writes = ("whole", "part_surfaces", "to_ncs")
     config: RemeshStageConfig

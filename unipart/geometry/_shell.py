@@ -1,4 +1,7 @@
-"""Sheets and blades thinner than a voxel: where the solid misses its own surface, a thin shell round the faces takes its place."""
+"""Sheets and blades thinner than a voxel: where the solid misses its own surface, a thin shell round the faces takes its place.
+
+Lost crossings show where. A rod along an axis may run between the grid lines and be crossed by none: its sides tell where it is.
+"""
 
 from typing import NamedTuple
 
@@ -30,6 +33,8 @@ _COINCIDENT = 0.02
 """Sheets this close (voxels) are one."""
 _REACH_OF_SHEETS = 4.0
 """Voxels round a sheet in which a corner can belong to its shell."""
+ROD_VOXELS = 6.0
+"""A component longer than this of which the grid shows little or nothing is a rod or a blade; a smaller one is debris."""
 
 
 class Shell(NamedTuple):
@@ -92,25 +97,56 @@ def add_shell(
     """
     n = grid.num_cells
     points, crossed, is_lost = _outer_crossings(lines, bits, n)
+    num_lost = int(is_lost.sum())
+    voxels = grid.to_voxels(vertices)
+    uncrossed = _uncrossed_rods(voxels, faces, lines, rank)
+    if len(uncrossed):
+        cells, passing = _walk_sides(voxels, faces, uncrossed, empty_bits(n), n)
+        points, crossed = np.concatenate([points, cells]), np.concatenate([crossed, passing])
+        is_lost = np.concatenate([is_lost, ~_any_within(cells, 1, bits, n)])
     seed = np.zeros(len(points), dtype=np.bool_)
     seed[is_lost] = _seeds(points[is_lost], lines, bits, n)
-    num_lost = int(is_lost.sum())
     if not seed.any():
         return no_shell(), num_lost
     seed_cells = empty_bits(n)
     _mark_cells(points[seed], 0, 0, seed_cells, n)
     chosen = is_lost & _any_within(points, _GROW, seed_cells, n) | _of_thin_components(rank[crossed], is_lost, seed)
     points, sheet = points[chosen], np.unique(crossed[chosen])
+    sheet = np.union1d(sheet, uncrossed[np.isin(rank[uncrossed], rank[sheet])])
 
     reach = int(np.ceil(width))
     core, surround = empty_bits(n), empty_bits(n)
     _mark_cells(points, 1 - reach, reach, core, n)
     _mark_cells(points, -reach, reach + 1, surround, n)
     corners = list_corners(surround, n)
-    distance, nearest = _distance_to_sheets(grid.to_voxels(vertices), faces[sheet], rank[sheet], corner_positions(corners, n))
+    distance, nearest = _distance_to_sheets(voxels, faces[sheet], rank[sheet], corner_positions(corners, n))
     solid = are_set(bits, n, corners)
     set_corners(bits, n, corners[(distance < width) & are_set(core, n, corners)])
     return Shell(corners, distance.astype(np.float32), sheet[nearest].astype(np.int32), solid), num_lost
+
+
+def component_extents(vertices: NDArray[np.float64], faces: NDArray[np.int64], component: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Returns the longest side of the bounding box of every component (per face [F]); 0 where it has no face."""
+    extent = np.zeros(int(component.max(initial=-1)) + 1)
+    for axis in range(3):
+        low, high = np.full(len(extent), np.inf), np.full(len(extent), -np.inf)
+        corners = vertices[faces, axis]
+        np.minimum.at(low, component, corners.min(axis=1))
+        np.maximum.at(high, component, corners.max(axis=1))
+        extent = np.maximum(extent, high - low)
+    return extent
+
+
+def _uncrossed_rods(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], lines: tuple[Lines, Lines, Lines], component: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Returns the faces of long components (vertices in voxels) that no grid line crosses."""
+    is_crossed = np.zeros(int(component.max(initial=-1)) + 1, dtype=np.bool_)
+    for axis in lines:
+        is_crossed[component[axis.code >> 1]] = True
+    faces_left = np.flatnonzero(~is_crossed[component])
+    own = component[faces_left]
+    return faces_left[component_extents(vertices, faces[faces_left], own)[own] > ROD_VOXELS]
 
 
 def _distance_to_sheets(
@@ -197,6 +233,29 @@ def _outer_on_axis(lines, bits, axis, num_cells):
                 is_lost[count] = inside == 0
                 count += 1
     return points[:count].copy(), faces[:count].copy(), is_lost[:count].copy()
+
+
+@compiled
+def _walk_sides(vertices, faces, chosen, met, num_cells):
+    """Returns the cells that the sides of the chosen faces run through [K 3], each once, and a face in each [K]."""
+    cells, passing = np.zeros((1024, 3), np.float32), np.zeros(1024, np.int32)
+    count = 0
+    for face in chosen:
+        for side in range(3):
+            a, b = vertices[faces[face, side]], vertices[faces[face, (side + 1) % 3]]
+            steps = int(2 * np.abs(b - a).max()) + 1
+            for step in range(steps + 1):
+                x, y, z = a + step / steps * (b - a)
+                i, j, k = int(x), int(y), int(z)
+                if _corner_inside(met, num_cells, i, j, k):
+                    continue
+                set_range(met, k * (num_cells + 1) + j, i, i)
+                if count == len(passing):
+                    cells, passing = np.concatenate((cells, cells)), np.concatenate((passing, passing))
+                cells[count] = i, j, k
+                passing[count] = face
+                count += 1
+    return cells[:count].copy(), passing[:count].copy()
 
 
 @compiled

@@ -25,7 +25,7 @@ from unipart.geometry._placing import Evidence, Surface, place_vertices, select_
 from unipart.geometry._provenance import component_volumes, find_creases, label_faces, mend_isolated
 from unipart.geometry._ridges import sharpen
 from unipart.geometry._scan import MAX_CELLS, Grid, Lines, find_crossings, select_lines
-from unipart.geometry._shell import add_shell, count_lost, no_shell
+from unipart.geometry._shell import ROD_VOXELS, add_shell, component_extents, count_lost, no_shell
 from unipart.geometry._sides import count_crossings
 from unipart.geometry._winding import Membrane, fill_inside, find_membrane, no_membrane
 from unipart.geometry.field import winding_number_reference
@@ -33,9 +33,6 @@ from unipart.geometry.mesh import Mesh
 
 _MARGIN_CELLS = 3
 """Free cells on each side of the mesh: the shell reaches one of them, the border corners have to stay outside."""
-
-_ROD_VOXELS = 6.0
-"""Debris of a component longer than this is what the grid shows of a rod or a blade; a smaller one is debris itself."""
 
 
 class RemeshConfig(Config):
@@ -240,14 +237,8 @@ def _remains_of_rods(pieces: _Pieces, scanned: _Scanned) -> NDArray[np.int64]:
     """Returns the corners of debris that belongs to something larger, and is no crumb in the mesh itself."""
     if len(pieces.debris) == 0:
         return pieces.debris
-    extent = np.zeros(len(scanned.is_open))
-    for axis in range(3):
-        low, high = np.full(len(extent), np.inf), np.full(len(extent), -np.inf)
-        corners = scanned.vertices[scanned.faces, axis]
-        np.minimum.at(low, scanned.component, corners.min(axis=1))
-        np.maximum.at(high, scanned.component, corners.max(axis=1))
-        extent = np.maximum(extent, high - low)
-    is_long = extent > _ROD_VOXELS * scanned.grid.cell
+    extent = component_extents(scanned.vertices, scanned.faces, scanned.component)
+    is_long = extent > ROD_VOXELS * scanned.grid.cell
     known = pieces.debris_source >= 0
     return pieces.debris[known & is_long[scanned.component[np.maximum(pieces.debris_source, 0)]]]
 
@@ -343,8 +334,9 @@ def warm_up() -> None:
     quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     box = np.array([(a, b, c) for a, b, c, _ in quads] + [(a, c, d) for a, _, c, d in quads])
     sheet = np.array([(0.0, 2.0, 0.0), (1.0, 2.0, 0.0), (1.0, 2.0, 1.0), (0.0, 2.0, 1.0)])
-    vertices = np.concatenate([corners, sheet, corners + np.array([2.0, 0.0, 0.0])])
-    faces = np.concatenate([box, np.array([(8, 9, 10), (8, 10, 11)]), box[:-1] + 12])
+    rod = corners * (1.0, 0.001, 0.001) + np.array([0.0, 1.5, 0.5])
+    vertices = np.concatenate([corners, sheet, corners + np.array([2.0, 0.0, 0.0]), rod])
+    faces = np.concatenate([box, np.array([(8, 9, 10), (8, 10, 11)]), box[:-1] + 12, box + 20])
     parted = find_parts(vertices, faces, np.zeros(len(faces), np.int32), ("warm-up",), PartsConfig())
     remesh(parted.mesh, parted.component_of_face, parted.open_component, RemeshConfig(resolution=32))
     count_crossings(corners, box, corners)

@@ -198,6 +198,21 @@ def test_a_rod_thinner_than_a_voxel_stays_in_one_piece():
         assert scipy.sparse.csgraph.connected_components(neighbours)[0] == 1
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_a_rod_between_the_grid_lines_gets_a_shell(axis):
+    """No line crosses it."""
+    rod = box(np.roll((2.0, 0.002, 0.002), axis))
+    alone = solid_of(rod)
+    assert_watertight(alone)
+    assert np.ptp(alone.mesh.vertices, axis=0)[axis] == pytest.approx(2, abs=2 * alone.stats["voxel"])
+    assert np.delete(np.ptp(alone.mesh.vertices, axis=0), axis).max() < 1.6 * alone.stats["voxel"]
+    beside = solid_of(box(np.roll((0.5, 1, 1), axis), np.roll((0, 1, 0), axis)), rod)
+    assert_watertight(beside)
+    assert beside.stats["parts_seen"] == 2
+    hidden = solid_of(box((2.2, 2.2, 2.2)), rod)
+    assert hidden.stats["shell_used"] == 0
+
+
 def test_debris_is_dropped_but_not_the_only_component():
     crumb = box((0.05, 0.05, 0.05), (0.9, 0.9, 0.9))
     assert solid_of(sphere(), crumb).stats["dropped_components"] == 1
@@ -327,6 +342,7 @@ def test_inputs_of_any_layout_use_the_kernels_compiled_by_warm_up():
     kernels = [value for module in modules for value in vars(module).values() if hasattr(value, "signatures")]
     before = [len(kernel.signatures) for kernel in kernels]
     assert len(kernels) > 40
+    assert _shell._walk_sides.signatures
     find_parts(vertices, faces, component, ("sphere",), PartsConfig(min_parts=1))
     remesh(Mesh(vertices, faces), component, is_open)
     assert [len(kernel.signatures) for kernel in kernels] == before
