@@ -21,21 +21,23 @@ def count_contacts(mesh: Mesh, component: NDArray[np.int32], small: NDArray[np.b
         small: per component [C].
         resolution: voxels along the longest side.
     """
+    from scipy.sparse import csr_array
+
     voxel, owner = _surface_voxels(mesh, component, resolution)
     size = resolution + 6
-    probes = np.flatnonzero(small[owner])
-    pairs = []
-    for dx, dy, dz in np.indices((3, 3, 3)).reshape(3, -1).T - 1:
-        neighbour = voxel[probes] + (dz * size + dy) * size + dx
-        first, last = np.searchsorted(voxel, neighbour, "left"), np.searchsorted(voxel, neighbour, "right")
-        count = last - first
-        inside = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        pairs.append(np.stack([np.repeat(probes, count), owner[np.repeat(first, count) + inside]], axis=1))
+    voxel, place = np.unique(voxel, return_inverse=True)
+    owns = csr_array((np.ones(len(owner), np.int32), (place, owner)), shape=(len(voxel), len(small)))
+    probes = np.unique(place[small[owner]])
+    dx, dy, dz = np.indices((3, 3, 3)).reshape(3, -1) - 1
+    neighbour = voxel[probes, None] + (dz * size + dy) * size + dx
+    found = np.minimum(np.searchsorted(voxel, neighbour), len(voxel) - 1)
+    row, shift = np.nonzero(voxel[found] == neighbour)
+    beside = csr_array((np.ones(len(row), np.int32), (row, found[row, shift])), shape=(len(probes), len(voxel)))
+    near = (beside @ owns).astype(np.bool_)
+    meetings = (owns[probes].T @ near).tocoo()
     contacts: Contacts = [Counter() for _ in small]
-    touching = np.unique(np.concatenate(pairs), axis=0)
-    meetings, counts = np.unique(np.stack([owner[touching[:, 0]], touching[:, 1]], axis=1), axis=0, return_counts=True)
-    for (a, b), number in zip(meetings.tolist(), counts.tolist(), strict=True):
-        if a != b:
+    for a, b, number in zip(meetings.row.tolist(), meetings.col.tolist(), meetings.data.tolist(), strict=True):
+        if small[a] and a != b:
             contacts[a][b] += number
             if not small[b]:
                 contacts[b][a] += number

@@ -1,12 +1,14 @@
 """Hygiene and part labels."""
 
 import csv
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from unipart.errors import Reject
+from unipart.geometry._contacts import count_contacts
 from unipart.geometry.components import PartedMesh, PartsConfig, find_parts
 from unipart.geometry.load import load_scene
 from unipart.geometry.mesh import Mesh, concatenate
@@ -154,6 +156,18 @@ def test_small_components_join_the_neighbour_they_touch():
     assert parted.component_of_face.max() == 2
     assert len(parts_of([body, lid, far], one_node=False).parts) == 3
     assert len(parts_of([body, lid, knob], one_node=False, config=PartsConfig(merge_small=False)).parts) == 3
+
+
+def test_many_small_components_in_one_place_take_little_memory():
+    boxes = concatenate([box((1 - 0.001 * i,) * 3) for i in range(60)])
+    assert boxes.part_of_face is not None
+    tracemalloc.start()
+    contacts = count_contacts(boxes, boxes.part_of_face.astype(np.int32), np.arange(60) > 0, 16)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+    assert all(len(of_one) == 59 for of_one in contacts)
+    assert contacts[1][0] == contacts[0][1] > 1000
 
 
 def test_small_components_prefer_their_own_node():
