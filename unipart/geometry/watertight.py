@@ -19,6 +19,7 @@ from pydantic import Field
 from unipart.config import Config
 from unipart.errors import Reject
 from unipart.geometry._bits import Bits, are_set, clear_border, clear_corners, empty_bits
+from unipart.geometry._ears import clip_ears
 from unipart.geometry._hash import label_components
 from unipart.geometry._marching import Topology, march
 from unipart.geometry._placing import Evidence, Surface, place_vertices, select_faces
@@ -327,7 +328,7 @@ def check_watertight(faces: NDArray[Any]) -> WatertightReport:
 
 
 def warm_up() -> None:
-    """Compiles every kernel of hygiene, remesh and its quality; call once before forking workers, which share the cache on disk."""
+    """Compiles the kernels of reading, hygiene, remesh and its quality; call once before forking workers, which share the cache."""
     from unipart.geometry.components import PartsConfig, find_parts
 
     corners = np.array([(x, y, z) for x in (0.0, 1.0) for y in (0.0, 1.0) for z in (0.0, 1.0)])
@@ -340,3 +341,4 @@ def warm_up() -> None:
     parted = find_parts(vertices, faces, np.zeros(len(faces), np.int32), ("warm-up",), PartsConfig())
     remesh(parted.mesh, parted.component_of_face, parted.open_component, RemeshConfig(resolution=32))
     count_crossings(corners, box, corners)
+    clip_ears(sheet[:, ::2].copy(), 0.0)

@@ -16,6 +16,7 @@ from unipart.errors import Reject
 from unipart.geometry.formats.files import AssetFolder
 from unipart.geometry.formats.gltf_buffers import BufferReader
 from unipart.geometry.formats.gltf_container import open_container
+from unipart.geometry.formats.polygons import triangulate
 from unipart.geometry.formats.scene import SceneBuilder
 from unipart.geometry.glb import GlbNode, write_glb
 from unipart.geometry.load import LoadLimits, load_scene, load_scene_bytes
@@ -480,6 +481,18 @@ class TestObj:
         areas = Mesh(mesh.vertices, mesh.faces)
         np.testing.assert_allclose(areas.face_areas().sum(), 2.5)
         assert (areas.face_normals()[:, 2] > 0).all()
+
+    def test_a_large_concave_polygon_is_cut(self):
+        """A spiral band: long spells of corners without an ear."""
+        angle = np.linspace(0, 12 * np.pi, 2000)
+        circle, radius = np.column_stack([np.cos(angle), np.sin(angle)]), 1 + angle[:, None] / 10
+        band = np.concatenate([(radius + 0.2) * circle, (radius * circle)[::-1]])
+        corners = triangulate(np.column_stack([band, np.zeros(4000)]), np.arange(4000)[None])[0]
+        a, b, c = np.moveaxis(band[corners], 1, 0)
+        areas = np.linalg.det(np.stack([b - a, c - a], axis=1)) / 2
+        assert areas.min() > 0
+        x, y = band.T
+        np.testing.assert_allclose(areas.sum(), (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
     @pytest.mark.parametrize("face", ["0 1 2", "1 2 5", "-5 1 2", f"1 2 {2**64 + 1}", f"-{2**64} 1 2"])
     def test_indices_out_of_range(self, face):
