@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobs.options import SuggestingParser, apply_fields, split_config_flags
+from jobs.options import SuggestingParser, apply_fields, number, split_config_flags, whole_number
 from unipart.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ SUBCOMMANDS = {
     "clean": "remove what only a further run would use",
 }
 _TAKES_FIELDS = ("plan", "run")
+AT_LEAST_ONE = whole_number(1)
 _TOO_MUCH_BAD_DATA = 1
 
 
@@ -93,16 +94,16 @@ def _parser(curates: bool) -> tuple[SuggestingParser, dict[str, SuggestingParser
     for command in (plan, run) if curates else ():
         _add_curation(command)
         command.add_argument("--out", required=command is run, metavar="DIR", help="dataset folder or s3:// address")
-    plan.add_argument("--sample", type=_positive, metavar="N", help="curate N assets and tell the cost; with --out they count")
-    plan.add_argument("--objects", type=_positive, metavar="N", help="tell the cost of N assets like these")
+    plan.add_argument("--sample", type=AT_LEAST_ONE, metavar="N", help="curate N assets and tell the cost; with --out they count")
+    plan.add_argument("--objects", type=AT_LEAST_ONE, metavar="N", help="tell the cost of N assets like these")
     for command in (plan, run, encode):
-        command.add_argument("--cpus", type=_positive, metavar="N", help="CPUs to use here (default: all)")
+        command.add_argument("--cpus", type=AT_LEAST_ONE, metavar="N", help="CPUs to use here (default: all)")
         command.add_argument(
             "--address", default="local", help="Ray cluster to join: auto, HOST:PORT or ray://... (default: run here)"
         )
     for command in (run, status, encode):
         command.add_argument(
-            "--min-kept", type=_fraction, default=0.0, metavar="F", help="exit with 1 below this kept fraction, or if none"
+            "--min-kept", type=number(0, 1), default=0.0, metavar="F", help="exit with 1 below this kept fraction, or if none"
         )
     encode.add_argument("dataset", metavar="DIR", help="the --out of `unipart data run`")
     for command in (status, inspect, clean):
@@ -133,7 +134,7 @@ def _add_curation(command: SuggestingParser) -> None:
     command.add_argument("sources", nargs="+", metavar="SOURCE", help="folder, mesh file, s3:// address, listing or procedural:...")
     command.add_argument("--size", default="base", help=f"preset: {', '.join(PRESETS)} (default: base, the paper's scale)")
     command.add_argument("--config", metavar="FILE", help="JSON file with a whole config, in place of the preset")
-    command.add_argument("--limit", type=_positive, metavar="N", help="only N assets, spread over the sources")
+    command.add_argument("--limit", type=AT_LEAST_ONE, metavar="N", help="only N assets, spread over the sources")
     command.add_argument(
         "--allow-licence",
         action="append",
@@ -149,11 +150,11 @@ def _add_encoding(encode: argparse.ArgumentParser) -> None:
         "--image-encoder", metavar="RUN", help="also store image tokens: a whole model's run, or the folder of an image encoder"
     )
     encode.add_argument("--out", required=True, metavar="DIR", help="folder or s3:// address of the latent shards")
-    encode.add_argument("--draws", type=_positive, default=1, metavar="K", help="draws of surface points an object (default: 1)")
+    encode.add_argument("--draws", type=AT_LEAST_ONE, default=1, metavar="K", help="draws of surface points an object (default: 1)")
     encode.add_argument("--seed", type=int, default=0, help="of the draws: that of the training (default: 0)")
     encode.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="compute type (default: fp32)")
     encode.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="stored type (default: float32)")
-    encode.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples")
+    encode.add_argument("--limit", type=AT_LEAST_ONE, metavar="N", help="only the first N samples")
     encode.add_argument("--retry", choices=("failed",), help="do these samples again")
 
 
@@ -353,22 +354,6 @@ def _show_progress(progress: "Progress") -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
-    return int(text)
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number between 0 and 1")
-    return value
 
 
 if __name__ == "__main__":

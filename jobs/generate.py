@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.options import Parser, apply_fields, count, split_config_flags
+from jobs.options import Parser, apply_fields, split_config_flags, whole_number
 from jobs.recipes.generation import SIZES, generation
 from jobs.training.config import KINDS
 from jobs.training.state import find_checkpoint
@@ -147,7 +147,7 @@ def _parser() -> Parser:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="images with alpha, or on a plain background")
     parser.add_argument("--from-shards", metavar="DIR", help="use the condition renders of these shards instead")
     parser.add_argument("--split", default="test", help="split of the shards (default: test)")
-    parser.add_argument("--limit", type=count, metavar="N", help="at most N objects of the shards")
+    parser.add_argument("--limit", type=whole_number(0), metavar="N", help="at most N objects of the shards")
     where = "folder, or s3:// or hf:// address, with vae/ anchor/ whole/ part/ (default: runs)"
     parser.add_argument("--models", metavar="DIR", default="runs", help=where)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the bundles")

@@ -82,22 +82,31 @@ class Parser(SuggestingParser):
         )
 
 
-def count(text: str) -> int:
-    """The type of a flag that counts: 0, 1, 2..."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 0 on")
-    return int(text)
+def whole_number(least: int) -> Callable[[str], int]:
+    """Returns the type of a flag that counts from a number on."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least {least}")
+        return int(text)
+
+    return read
 
 
-def amount(text: str) -> float:
-    """The type of a flag that measures: 0 or more."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0 on")
-    return value
+def number(least: float, most: float = math.inf) -> Callable[[str], float]:
+    """Returns the type of a flag that measures between two finite numbers, or from one on."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most or math.isinf(value):
+            told = f"of at least {least}" if math.isinf(most) else f"between {least} and {most}"
+            raise argparse.ArgumentTypeError(f"'{text}' is no number {told}")
+        return value
+
+    return read
 
 
 def split_config_flags(arguments: Sequence[str], parser: SuggestingParser) -> tuple[list[str], dict[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import unipart
 from jobs.dry_run import describe, describe_list, dry_run, recipe_list
-from jobs.options import Parser, amount, apply_fields, count, split_config_flags
+from jobs.options import Parser, apply_fields, number, split_config_flags, whole_number
 from jobs.recipes import find_recipe, recipe_names
 from jobs.runs import latest_checkpoint
 from jobs.tracking import OFF, Finished, RunFacts, RunFollower, Shipper, code_tags, default_uri, is_complete, parent_run
@@ -217,9 +217,13 @@ def _parser() -> Parser:
     init = "start from the weights of this checkpoint (of `unipart weights import`, say): a folder, s3://..., hf://OWNER/NAME"
     parser.add_argument("--init", metavar="DIR", help=init)
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
-    parser.add_argument("--workers", type=count, default=1, help="Ray Train workers; 0 trains in this process (default: 1)")
-    parser.add_argument("--threads", type=count, default=0, help="CPU threads a worker (default: OMP_NUM_THREADS, or all cores)")
-    parser.add_argument("--gpus", type=amount, help="GPUs a worker (default: 1 if the cluster has one for each, else 0)")
+    parser.add_argument(
+        "--workers", type=whole_number(0), default=1, help="Ray Train workers (default: 1); 0 trains in this process"
+    )
+    parser.add_argument(
+        "--threads", type=whole_number(0), default=0, help="CPU threads a worker (default: OMP_NUM_THREADS, or all)"
+    )
+    parser.add_argument("--gpus", type=number(0), help="GPUs a worker (default: 1 if the cluster has one for each, else 0)")
     parser.add_argument("--tracking", metavar="URI", help="MLflow URI or 'off' (default: sqlite beside the run)")
     parser.add_argument("--dry-run", action="store_true", help="say what it is and costs, run one batch of it at ci size, and stop")
     parser.add_argument("--list", action="store_true", help="list the recipes with what each ablation changes, and stop")

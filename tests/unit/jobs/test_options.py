@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from jobs.options import Parser, SuggestingParser, amount, apply_fields, count, describe_fields, split_config_flags
+from jobs.options import Parser, SuggestingParser, apply_fields, describe_fields, number, split_config_flags, whole_number
 from jobs.recipes import find_recipe
 from unipart.config import Config
 from unipart.errors import UserError
@@ -118,15 +118,24 @@ def test_the_fields_of_a_config_are_listed_with_values_and_docstrings_once_a_cla
     ]
 
 
-@pytest.mark.parametrize(("of", "text", "value"), [(count, "0", 0), (count, "12", 12), (amount, "0.5", 0.5), (amount, "0", 0.0)])
-def test_counts_and_amounts_are_read(of, text: str, value: float):
-    assert of(text) == value
-
-
-@pytest.mark.parametrize(("of", "text"), [(count, "-1"), (count, "1.5"), (count, "many"), (amount, "-0.5"), (amount, "nan")])
-def test_what_is_no_count_or_amount_is_refused(of, text: str):
-    with pytest.raises(argparse.ArgumentTypeError, match=text):
-        of(text)
+@pytest.mark.parametrize(
+    ("of", "text", "value"),
+    [
+        (whole_number(0), "0", 0),
+        (whole_number(1), "12", 12),
+        (number(0), "0.5", 0.5),
+        (number(0, 1), "1", 1.0),
+        (number(0), "inf", None),
+    ]
+    + [(whole_number(0), text, None) for text in ("-1", "1.5", "many")]
+    + [(whole_number(1), "0", None), (number(0), "-0.5", None), (number(0), "nan", None), (number(0, 1), "1.5", None)],
+)
+def test_numbers_have_their_bounds(of, text: str, value: float | None):
+    if value is None:
+        with pytest.raises(argparse.ArgumentTypeError, match=text):
+            of(text)
+    else:
+        assert of(text) == value
 
 
 @pytest.mark.parametrize("field", ["steps", "batch_size", "accumulate", "log_every", "keep_checkpoints", "optimizer.lr"])
