@@ -19,7 +19,7 @@ from unipart.sampling.schedule import TimeSampling
 class OptimizerConfig(Config):
     """AdamW with warm-up and a cosine end; weight decay on matrices only."""
 
-    lr: float = Field(default=1e-4, gt=0)
+    lr: float = Field(default=1e-4, ge=0)
     """Peak learning rate."""
     lr_factors: dict[str, float] = Field(default_factory=dict)
     """Factor on the rate of parameters whose name contains the key, e.g. {"seg_decoder": 10}."""
