@@ -41,7 +41,7 @@ SUBCOMMANDS = {
     "clean": "remove what only a further run would use",
 }
 _TAKES_FIELDS = ("plan", "run")
-AT_LEAST_ONE = whole_number(1)
+_AT_LEAST_ONE = whole_number(1)
 _TOO_MUCH_BAD_DATA = 1
 
 
@@ -94,10 +94,10 @@ def _parser(curates: bool) -> tuple[SuggestingParser, dict[str, SuggestingParser
     for command in (plan, run) if curates else ():
         _add_curation(command)
         command.add_argument("--out", required=command is run, metavar="DIR", help="dataset folder or s3:// address")
-    plan.add_argument("--sample", type=AT_LEAST_ONE, metavar="N", help="curate N assets and tell the cost; with --out they count")
-    plan.add_argument("--objects", type=AT_LEAST_ONE, metavar="N", help="tell the cost of N assets like these")
+    plan.add_argument("--sample", type=_AT_LEAST_ONE, metavar="N", help="curate N assets and tell the cost; with --out they count")
+    plan.add_argument("--objects", type=_AT_LEAST_ONE, metavar="N", help="tell the cost of N assets like these")
     for command in (plan, run, encode):
-        command.add_argument("--cpus", type=AT_LEAST_ONE, metavar="N", help="CPUs to use here (default: all)")
+        command.add_argument("--cpus", type=_AT_LEAST_ONE, metavar="N", help="CPUs to use here (default: all)")
         command.add_argument(
             "--address", default="local", help="Ray cluster to join: auto, HOST:PORT or ray://... (default: run here)"
         )
@@ -134,7 +134,7 @@ def _add_curation(command: SuggestingParser) -> None:
     command.add_argument("sources", nargs="+", metavar="SOURCE", help="folder, mesh file, s3:// address, listing or procedural:...")
     command.add_argument("--size", default="base", help=f"preset: {', '.join(PRESETS)} (default: base, the paper's scale)")
     command.add_argument("--config", metavar="FILE", help="JSON file with a whole config, in place of the preset")
-    command.add_argument("--limit", type=AT_LEAST_ONE, metavar="N", help="only N assets, spread over the sources")
+    command.add_argument("--limit", type=_AT_LEAST_ONE, metavar="N", help="only N assets, spread over the sources")
     command.add_argument(
         "--allow-licence",
         action="append",
@@ -150,11 +150,13 @@ def _add_encoding(encode: argparse.ArgumentParser) -> None:
         "--image-encoder", metavar="RUN", help="also store image tokens: a whole model's run, or the folder of an image encoder"
     )
     encode.add_argument("--out", required=True, metavar="DIR", help="folder or s3:// address of the latent shards")
-    encode.add_argument("--draws", type=AT_LEAST_ONE, default=1, metavar="K", help="draws of surface points an object (default: 1)")
+    encode.add_argument(
+        "--draws", type=_AT_LEAST_ONE, default=1, metavar="K", help="draws of surface points an object (default: 1)"
+    )
     encode.add_argument("--seed", type=int, default=0, help="of the draws: that of the training (default: 0)")
     encode.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="compute type (default: fp32)")
     encode.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="stored type (default: float32)")
-    encode.add_argument("--limit", type=AT_LEAST_ONE, metavar="N", help="only the first N samples")
+    encode.add_argument("--limit", type=_AT_LEAST_ONE, metavar="N", help="only the first N samples")
     encode.add_argument("--retry", choices=("failed",), help="do these samples again")
 
 

@@ -244,6 +244,7 @@ def drop_other_curve(job: Job, workers: int) -> None:
         return
     noted = json.loads((folder / SETTINGS).read_text())
     same = noted["micro_batches"] == count_micro_batches(config, folder, workers) and noted["inputs"] == job.inputs
+    # Compared as they stand: what was noted may be what no config takes, and the reason why there is no checkpoint.
     settings = ({name: value for name, value in document.items() if name not in FREE} for document in (noted["config"], job.config))
     if not same or len({json.dumps(one, sort_keys=True) for one in settings}) > 1:
         log.warning("%s came to no checkpoint, with other settings, samples or workers: it begins anew", folder)

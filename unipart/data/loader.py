@@ -112,10 +112,7 @@ class GlobalOrder(Sampler[list[Draw]]):
     ) -> None:
         if num_samples < 1:
             raise UserError("the split holds no sample", "curate more assets, or raise the split's fraction")
-        if batch_size < 1 or batch_size % world_size:
-            raise UserError(
-                f"batch size {batch_size} is not a positive multiple of {world_size} processes", "choose another batch size"
-            )
+        self.local_batch = share_of_batch(batch_size, world_size)
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.rank, self.world_size, self.epochs, self.permute = rank, world_size, epochs, permute
         self.cursor = 0
@@ -123,7 +120,7 @@ class GlobalOrder(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         cursor = self.cursor
-        local = self.batch_size // self.world_size
+        local = self.local_batch
         while True:
             begin = cursor * self.batch_size + self.rank * local
             positions = [p for p in range(begin, begin + local) if self.epochs is None or p < self.epochs * self.num_samples]
@@ -165,6 +162,19 @@ class GlobalOrder(Sampler[list[Draw]]):
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self.permute(self.num_samples, self.seed, epoch)
         return Draw(epoch, int(self._order[place]))
+
+
+def share_of_batch(batch_size: int, world_size: int) -> int:
+    """Returns the samples of a batch that are one rank's.
+
+    Raises:
+        UserError: the ranks do not divide the batch.
+    """
+    if batch_size < 1 or batch_size % world_size:
+        raise UserError(
+            f"batch size {batch_size} is not a positive multiple of {world_size} processes", "choose another batch size"
+        )
+    return batch_size // world_size
 
 
 class SampleDataset(Dataset[dict[str, Any]]):

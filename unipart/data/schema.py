@@ -31,8 +31,8 @@ CATALOG_COLUMNS = {
 }
 """A1: a row per asset found. `asset_id` is the first 20 hex digits of the sha256 of the asset's content (and of its format, where
 the same content lies under names of several); `uri` names it within its source, `location` is where this run reads it (it goes into
-no artefact, so a moved folder gives the same bytes),
-`version` changes when the asset does (size and time, or an ETag): unchanged ones are not read again."""
+no artefact, so a moved folder gives the same bytes), `version` changes when the asset does (size and time, or an ETag): unchanged
+ones are not read again."""
 
 LEDGER_COLUMNS = {
     "asset_id": "string",

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from unipart import storage
 from unipart.data.codec import decode_sample, wanted_members
-from unipart.data.loader import Batch, Draw, LoaderOptions, SampleDataset, Transform, collate, own_connections
+from unipart.data.loader import Batch, Draw, LoaderOptions, SampleDataset, Transform, collate, own_connections, share_of_batch
 from unipart.data.schema import Sample
 from unipart.data.shards import ShardIndex
 from unipart.errors import UserError
@@ -158,10 +158,8 @@ def make_stream(
             f"split '{split}' of {dataset_dir} has {len(index.shards)} shards for {readers} readers (workers x loader workers)",
             "lower --loader_workers, write smaller shards, or read by index: --stream_buffer 0",
         )
-    if batch_size < 1 or batch_size % chosen.world_size:
-        raise UserError(f"batch size {batch_size} is not a positive multiple of {chosen.world_size} processes")
     samples = SampleDataset(index, groups, transform, seed, chosen.views_per_sample)
-    return StreamLoader(SampleStream(index, samples, batch_size // chosen.world_size, buffer, chosen), chosen)
+    return StreamLoader(SampleStream(index, samples, share_of_batch(batch_size, chosen.world_size), buffer, chosen), chosen)
 
 
 def read_records(address: str, groups: Collection[str] | None = None) -> Iterator[tuple[str, Members]]:
